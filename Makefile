@@ -1,0 +1,73 @@
+# Everything happens inside $(VENV), which the first target that needs it makes: no other state, no activation.
+
+VENV ?= .venv
+PYTHON ?=
+# What to compare with, when not everything: make report PEERS="numpy scipy"
+PEERS ?=
+REPORT_ARGS ?=
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help report test lint format venv clean
+
+python := $(VENV)/bin/python
+install := $(python) -m pip install --disable-pip-version-check -c constraints.txt
+space := $(subst ,, )
+
+# A stamp a set of installed things. A changed pin, dependency or version (__init__.py has it) installs anew.
+stamps := $(VENV)/stamps
+declared := pyproject.toml constraints.txt softmax_numba/__init__.py
+ifeq ($(strip $(PEERS)),)
+packages := -e '.[report]'
+report_stamp := $(stamps)/report
+else
+packages := -e '.[bench]' $(filter-out numpy,$(PEERS))
+report_stamp := $(stamps)/report-$(subst $(space),-,$(strip $(PEERS)))
+override REPORT_ARGS += --peers $(PEERS)
+endif
+
+help:  ## Show this list
+	@echo 'make TARGET [NAME=value ...]'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@echo 'Names:'
+	@echo '  PYTHON=python3.12        the Python that makes $(VENV) (default: the newest from 3.11 to 3.14)'
+	@echo '  PEERS="numpy scipy"      what to install and compare with (default: numpy scipy torch)'
+	@echo '  REPORT_ARGS="--full"     options of: softmax-numba report'
+	@echo '  PYTEST_ARGS="-k axis"    options of: pytest'
+
+report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
+	$(VENV)/bin/softmax-numba report $(REPORT_ARGS)
+
+test: $(stamps)/dev  ## Run the whole test suite
+	$(python) -m pytest $(PYTEST_ARGS)
+
+lint: $(stamps)/dev  ## Check format, style and types
+	$(python) -m ruff format --check .
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+format: $(stamps)/dev  ## Format the sources and mend what can be mended
+	$(python) -m ruff check --fix-only .
+	$(python) -m ruff format .
+
+venv: $(stamps)/pip  ## Make .venv, with nothing in it but pip
+
+clean:  ## Remove .venv, caches and build products; reports stay
+	if [ -f $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find softmax_numba tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(stamps)/pip:
+	sh scripts/make_venv.sh $(VENV) $(PYTHON)
+	$(python) -m pip install --disable-pip-version-check --quiet 'pip>=25.1'  # the first with --group
+	mkdir -p $(stamps)
+	touch $@
+
+$(report_stamp): $(declared) | $(stamps)/pip
+	$(install) $(packages)
+	touch $@
+
+$(stamps)/dev: $(report_stamp)
+	$(install) --group dev
+	touch $@

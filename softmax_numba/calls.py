@@ -1,0 +1,271 @@
+"""From a caller's arguments to a kernel and back: checked, without a copy where strides allow."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from softmax_numba import interop
+from softmax_numba.cpu import sweeps, threads
+from softmax_numba.cpu.lane import SOFTMAX, Operation
+from softmax_numba.cpu.plan import PARALLEL_FROM, plan
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name, storage_of
+from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
+
+# --- the short way ------------------------------------------------------------------
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
+    """``call(x, axis, out)``: the result for plain arrays along their last axis; None for everything else.
+
+    A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need.
+    """
+    kernels: dict[str, Callable] = {}
+    one_number = operation.one_number
+
+    def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
+        if type(x) is not np.ndarray or type(axis) is not int or axis != -1:
+            return None
+        shape, dtype, size = x.shape, x.dtype, x.size
+        if not shape or shape[-1] < 2 or not size:
+            return None
+        if (dtype is not _FLOAT32 and dtype is not _FLOAT64) or not x.flags.c_contiguous:
+            return None
+        wanted = shape[:-1] if one_number else shape
+        fresh = out is None
+        if fresh:
+            out = np.empty(wanted, dtype)
+        else:
+            if type(out) is not np.ndarray or out.dtype is not dtype or out.shape != wanted or not out.flags.carray:
+                return None
+            # Two arrays that own their memory share none; asking NumPy costs as much as the rest of this function.
+            apart = out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)
+            if not apart:
+                return None
+        length = shape[-1]
+        if size >= PARALLEL_FROM:
+            lanes = x.reshape(-1, length, 1)
+            _run(operation, dtype.name, lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
+        else:
+            kernel = kernels.get(dtype.char)
+            if kernel is None:
+                kernel = kernels[dtype.char] = sweeps.small(operation, storage_of(dtype.name))
+            if len(shape) == 2 and not one_number:
+                kernel(x, out)
+            else:
+                kernel(x.reshape(-1, length), out.reshape(-1, 1 if one_number else length))
+        return out[()] if fresh and not wanted else out
+
+    return call
+
+
+# --- the long way -------------------------------------------------------------------
+
+
+_ONE = np.array(1.0)
+
+
+def general(
+    operation: Operation,
+    x: Any,
+    axis: Any,
+    where: Any,
+    temperature: Any,
+    dtype: Any,
+    out: Any,
+    keepdims: bool = False,
+) -> Any:
+    """The result for any arguments that the public functions take."""
+    _one_device(x=x, where=where, temperature=temperature, out=out)
+    masked = isinstance(x, np.ma.MaskedArray)
+    if masked:
+        where = ~np.ma.getmaskarray(x) if where is None else where & ~np.ma.getmaskarray(x)
+    values, give_back = interop.take(x, "x")
+    result = result_name(values.dtype, dtype)
+    axes = reduced_axes(axis, values.ndim)
+    lanes = lane_shape(values.shape, axes)
+    shape = values.shape
+    if operation.one_number:
+        shape = lanes if keepdims else tuple(n for i, n in enumerate(values.shape) if i not in axes)
+    target = None if out is None else _checked_out(out, shape, result)
+    part = None if where is None else _mask(where, values.shape)
+    heat = None if temperature is None else _temperature(temperature, lanes)
+
+    if target is not None:
+        part = _apart(part, target)
+        answer = target if _may_write(operation, values, target) else np.empty(shape, target.dtype)
+    else:
+        answer = _like(values, shape, result)
+    in_place = answer.reshape(lanes) if operation.one_number and not keepdims else answer
+    _compute(operation, values, axes, part, heat, result, in_place)
+    if not np.may_share_memory(in_place, answer):
+        answer[...] = in_place.reshape(shape)
+
+    if target is not None:
+        if answer is not target:
+            target[...] = answer
+        return out
+    if masked and part is not None:
+        hidden = ~part
+        return np.ma.MaskedArray(answer, mask=hidden.all(axes, keepdims=keepdims) if operation.one_number else hidden)
+    if give_back is interop.same and answer.ndim == 0:
+        return answer[()]
+    return give_back(answer)
+
+
+def _one_device(**arguments: Any) -> None:
+    found = {name: interop.device(value) for name, value in arguments.items()}
+    if "cpu" in found.values() and "gpu" in found.values():
+        places = ", ".join(f"{name} on the {place.upper()}" for name, place in found.items() if place)
+        raise ValueError(f"all arrays of a call must be on one device; got {places}")
+
+
+def _checked_out(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if not interop.is_array(out):
+        raise TypeError(f"out must be an array, not {out!r}")
+    target = interop.take(out, "out").array
+    if target.shape != shape:
+        raise ValueError(f"out has shape {target.shape}; the result has shape {shape}")
+    if name_of(target.dtype) != name:
+        raise TypeError(f"out has dtype {target.dtype}; the result has dtype {name}")
+    if not target.flags.writeable:
+        raise ValueError(f"out is read-only (shape {target.shape}, dtype {target.dtype}); it must be writable")
+    return target
+
+
+def _mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
+    mask = interop.take(where, "where").array
+    if mask.dtype != np.bool_:
+        raise TypeError(f"where has dtype {mask.dtype}; it must be bool")
+    try:
+        return np.broadcast_to(mask, shape)
+    except ValueError:
+        raise ValueError(f"where has shape {mask.shape}, which cannot be broadcast to x's {shape}") from None
+
+
+def _temperature(temperature: Any, lanes: tuple[int, ...]) -> np.ndarray | None:
+    """The temperature of each lane as float64, None where all are 1."""
+    if type(temperature) is float and 0.0 < temperature < math.inf:
+        return None if temperature == 1.0 else np.array(temperature)
+    given = interop.take(temperature, "temperature").array
+    if given.dtype.kind not in "iuf" and given.dtype.name != "bfloat16":
+        raise TypeError(f"temperature must be a number or an array of numbers, not {temperature!r}")
+    heat = given.astype(np.float64)
+    wrong = ~(np.isfinite(heat) & (heat > 0))
+    if wrong.any():
+        raise ValueError(f"temperature must be positive and finite, not {given[wrong].flat[0]}")
+    try:
+        np.broadcast_shapes(heat.shape, lanes)
+        heat = np.broadcast_to(heat, lanes) if heat.ndim else heat
+    except ValueError:
+        raise ValueError(
+            f"temperature has shape {heat.shape}, which cannot be broadcast to the lanes' shape {lanes}"
+        ) from None
+    return None if heat.ndim == 0 and heat == 1.0 else heat
+
+
+def _apart(mask: np.ndarray | None, target: np.ndarray) -> np.ndarray | None:
+    return mask.copy() if mask is not None and np.may_share_memory(mask, target) else mask
+
+
+def _may_write(operation: Operation, values: np.ndarray, target: np.ndarray) -> bool:
+    """Whether kernels may write to ``target`` while they read ``values``: no overlap, or the same places."""
+    if not target.dtype.isnative or not target.flags.aligned or 0 in target.strides:
+        return False
+    if not np.may_share_memory(values, target):
+        return True
+    same = (
+        values.dtype == target.dtype
+        and values.strides == target.strides
+        and values.__array_interface__["data"][0] == target.__array_interface__["data"][0]
+    )
+    return same and not operation.one_number
+
+
+def _like(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """A new array for the result, in the memory order of the input where both have one shape."""
+    if shape == values.shape:
+        return np.empty_like(values, dtype=dtype_of(name), subok=False)
+    return np.empty(shape, dtype_of(name))
+
+
+def _compute(
+    operation: Operation,
+    values: np.ndarray,
+    axes: tuple[int, ...],
+    mask: np.ndarray | None,
+    heat: np.ndarray | None,
+    result: str,
+    answer: np.ndarray,
+) -> None:
+    """Fills ``answer`` (reduced axes kept) from native or foreign bytes, any strides."""
+    given = name_of(values.dtype)
+    if answer.size == 0:
+        return
+    if values.size == 0:
+        answer[...] = -np.inf
+        return
+    compute = compute_name(given, result)
+    if heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
+        compute = "float64"  # T ln 2 in two float32 parts would leave the normal numbers
+    storage = result if given == result and compute_name(result, result) == compute else compute
+    with np.errstate(all="ignore"):
+        if given != storage or not values.dtype.isnative or not values.flags.aligned:
+            values = values.astype(dtype_of(storage))
+        if operation is SOFTMAX and all(values.shape[a] == 1 for a in axes):
+            certain = np.where(np.isfinite(values), 1.0, np.nan)
+            answer[...] = certain if mask is None else np.where(mask, certain, 0.0)
+            return
+        room = answer if answer.dtype == dtype_of(storage) else np.empty(answer.shape, dtype_of(storage))
+        _sweep(operation, split(values, axes), storage, values, mask, heat, room)
+        if room is not answer:
+            answer[...] = room
+
+
+def _sweep(
+    operation: Operation,
+    how: Split,
+    storage: str,
+    values: np.ndarray,
+    mask: np.ndarray | None,
+    heat: np.ndarray | None,
+    answer: np.ndarray,
+) -> None:
+    """Runs the kernel; what three axes cannot tell of any array's strides is copied."""
+    outer, _, inner = how.shape
+    if mask is not None:
+        mask = as_lanes(mask, how)
+        heat = _ONE if heat is None else heat
+    if heat is not None:
+        heat = as_lanes(heat, how, one_number=True)[:, 0, :] if heat.ndim else np.broadcast_to(heat, (outer, inner))
+    x = for_kernel(as_lanes(values, how), storage)
+    result = for_kernel(as_lanes(answer, how, operation.one_number), storage)
+    _run(operation, storage, x, mask, heat, result)
+    if not np.may_share_memory(result, answer):
+        ordered = answer.transpose(how.order)
+        ordered[...] = result.view(answer.dtype).reshape(ordered.shape)
+
+
+def _run(
+    operation: Operation,
+    storage: str,
+    x: np.ndarray,
+    mask: np.ndarray | None,
+    heat: np.ndarray | None,
+    result: np.ndarray,
+) -> None:
+    """Plans and runs the sweep over arrays of shape (outer, length, inner)."""
+    outer, length, inner = x.shape
+    chosen = plan(
+        outer,
+        length,
+        inner,
+        itemsize=x.itemsize,
+        side_by_side=x.strides[1] == x.itemsize,
+        one_number=operation.one_number,
+        threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
+    )
+    sweeps.run(operation, chosen, storage_of(storage), x, mask, heat, result)

@@ -1,0 +1,147 @@
+"""Compiled kernels, and the folder on disk that keeps them from one process to the next.
+
+Numba's own cache looks at the file that a function stands in and sees no edit of the files it calls into, fails on a
+truncated entry, and warns where it cannot write. Here a kernel's key is everything that its machine code depends on:
+all sources of the package, the versions of Numba and llvmlite, the CPU and Python. One file a kernel, written whole
+(temporary file, rename) with a checksum in front; what cannot be read, checked or unpickled counts as not there, and
+where no folder can be written, nothing is kept and nothing is said.
+
+``SOFTMAX_NUMBA_CACHE_DIR`` chooses the folder; empty, it switches the cache off. Then ``NUMBA_CACHE_DIR`` and the
+user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``; ``LOCALAPPDATA`` on Windows) are tried.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core.caching import NullCache, _Cache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+_SUFFIX = ".kernel"
+_DIGEST = hashlib.sha256
+_STALE_DAYS = 30
+
+
+@functools.cache
+def _key() -> str:
+    """A hash of all that machine code depends on, the kernel itself aside."""
+    digest = _DIGEST()
+    package = Path(__file__).parent.parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    codegen = numba.core.registry.cpu_target.target_context.codegen()
+    digest.update(repr((numba.__version__, llvmlite.__version__, sys.version, codegen.magic_tuple())).encode())
+    return digest.hexdigest()[:24]
+
+
+def _candidates() -> list[Path]:
+    own = os.environ.get("SOFTMAX_NUMBA_CACHE_DIR")
+    if own is not None:
+        return [Path(own)] if own else []
+    places = []
+    if numba.config.CACHE_DIR:
+        places.append(Path(numba.config.CACHE_DIR) / "softmax_numba")
+    if os.name == "nt":
+        local = os.environ.get("LOCALAPPDATA")
+        return places + ([Path(local) / "softmax_numba"] if local else [])
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return [*places, Path(base) / "softmax_numba"]
+    with contextlib.suppress(RuntimeError, KeyError):  # no home directory
+        places.append(Path.home() / ".cache" / "softmax_numba")
+    return places
+
+
+@functools.cache
+def folder() -> Path | None:
+    """The folder of this version's kernels, made if need be; None where none can be written."""
+    for base in _candidates():
+        try:
+            path = base / _key()
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except (OSError, RuntimeError):
+            continue
+        _forget_old_versions(base, path)
+        return path
+    return None
+
+
+def _forget_old_versions(base: Path, current: Path) -> None:
+    """Removes kernels of other versions that no process has used for a month, so that the cache stays bounded."""
+    os.utime(current)
+    limit = time.time() - _STALE_DAYS * 86400
+    for other in base.iterdir():
+        with contextlib.suppress(OSError):
+            if other != current and len(other.name) == len(current.name) and other.stat().st_mtime < limit:
+                for file in other.glob("*" + _SUFFIX):
+                    file.unlink()
+                other.rmdir()
+
+
+class _KernelCache(_Cache):
+    """Numba's cache interface over one file a kernel and signature."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def cache_path(self) -> str | None:
+        path = folder()
+        return None if path is None else str(path)
+
+    def _file(self, signature: object) -> Path | None:
+        path = folder()
+        if path is None:
+            return None
+        digest = _DIGEST(repr(signature).encode()).hexdigest()[:16]
+        return path / f"{self._name}-{digest}{_SUFFIX}"
+
+    def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
+        target_context.refresh()
+        file = self._file(sig)
+        if file is None:
+            return None
+        # Whatever stands in a cache file, the worst that it may cost is a compilation.
+        with contextlib.suppress(Exception):
+            content = file.read_bytes()
+            size = _DIGEST().digest_size
+            if _DIGEST(content[size:]).digest() == content[:size]:
+                return CompileResult._rebuild(target_context, *pickle.loads(content[size:]))
+        return None
+
+    def save_overload(self, sig: object, data: CompileResult) -> None:
+        file = self._file(sig)
+        if file is None:
+            return
+        content = dumps(data._reduce())
+        temporary = None
+        try:
+            handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(_DIGEST(content).digest() + content)
+            os.replace(temporary, file)
+        except OSError:  # a full disk, a folder made read-only since
+            if temporary is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+
+    def enable(self) -> None: ...
+    def disable(self) -> None: ...
+    def flush(self) -> None: ...
+
+
+def kept(dispatcher: Any, name: str) -> Any:
+    """The dispatcher with its compiled code kept on disk under ``name``."""
+    dispatcher._cache = NullCache() if folder() is None else _KernelCache(name)
+    return dispatcher

@@ -1,0 +1,195 @@
+"""exp(x / T), as accurate as its argument: the number is kept as ``p * 2**n`` and only the integers are subtracted.
+
+The textbook form exp(x - max) rounds ``x - max`` to half an ULP of a number that may be 80, and exp turns that into
+60 ULP. Here the argument of the *unshifted* x is reduced, exp(x) = p * 2**n with n = round(x / ln 2), and the ratio
+exp(x) / 2**n_top is ``p * 2**(n - n_top)``, in which nothing but p was rounded. Subtracting the largest exponent costs
+nothing: it sits in the magic number that rounds x / ln 2 to an integer, so that the sum's lowest bits are already the
+exponent field of the result.
+
+With a temperature, ln 2 becomes T ln 2 in two parts and the remainder is divided by T at the end: x / T is never
+rounded either.
+
+Sources: Cody and Waite, *Software Manual for the Elementary Functions* (1980), the reduction in two constants;
+Dukhan and Ablavatski, "Two-Pass Softmax Algorithm" (2020), the exponent kept apart. The polynomials are minimax
+approximations of (exp(r) - 1 - r) / r**2 on abs(r) <= ln(2) / 2, good to 0.05 (float32) and 0.15 ULP (float64);
+tests/test_exponential.py measures them.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from softmax_numba.cpu.simd import INLINED, Vector, exponent_of, fma, inlined, larger, magnitude, select, times
+
+
+class Format(NamedTuple):
+    """What the reduction needs to know of a floating-point type, each field a number of that type."""
+
+    log2_e: float
+    ln2_high: float
+    ln2_low: float
+    # Adding and subtracting it rounds to an integer, which then stands in the lowest bits.
+    round_to_integer: float
+    # The same, plus the exponent field of 2**HEADROOM.
+    exponent_field: float
+    # Up to here x / ln 2 is an exact integer sum; beyond, the lane is shifted by its maximum first.
+    reach: float
+    # The smallest normal exponent, and where 2**n counts as nothing.
+    least_exponent: int
+    vanished: int
+
+
+# Exponentials are kept multiplied by 2**headroom: room for 2**-150 (2**-1075) below the maximum without
+# subnormal numbers on the way, so that the results underflow gradually in the last product.
+_LN2, _LOG2_E = math.log(2), math.log2(math.e)
+_ROUND32, _ROUND64 = 1.5 * 2.0**23, 1.5 * 2.0**52
+_LN2_LOW = float.fromhex("0x1.ABC9E3B39803Fp-56")  # ln(2) - float64(ln(2))
+_FLOAT32 = Format(
+    log2_e=np.float32(math.log2(math.e)),
+    ln2_high=np.float32(math.log(2)),
+    ln2_low=np.float32(math.log(2) - float(np.float32(math.log(2)))),
+    round_to_integer=np.float32(_ROUND32),
+    exponent_field=np.float32(_ROUND32 + 127 + 30),
+    reach=np.float32(2.0**20),
+    least_exponent=-126,
+    vanished=-160,
+)
+_FLOAT64 = Format(
+    log2_e=math.log2(math.e),
+    ln2_high=math.log(2),
+    ln2_low=_LN2_LOW,
+    round_to_integer=_ROUND64,
+    exponent_field=_ROUND64 + 1023 + 64,
+    reach=2.0**40,
+    least_exponent=-1022,
+    vanished=-1090,
+)
+
+
+def _hexadecimal(kind, digits):
+    return tuple(kind(float.fromhex(number)) for number in digits.split())
+
+
+# (exp(r) - 1 - r) / r**2, the constant coefficient first
+_Q32 = _hexadecimal(np.float32, "0x1.FFFFFCp-2 0x1.555492p-3 0x1.5558F2p-5 0x1.1239E2p-7 0x1.6A2442p-10")
+_Q64 = _hexadecimal(
+    float,
+    "0x1.0000000000001p-1 0x1.5555555555556p-3 0x1.5555555553D68p-5 0x1.11111111109B5p-7 0x1.6C16C17889F40p-10 "
+    "0x1.A01A01A7C2F2Ep-13 0x1.A019B9148739Fp-16 0x1.71DE0DB2EAFC6p-19 0x1.28917CA046B86p-22 0x1.AF389EEB9E5E9p-26",
+)
+
+
+def format_of(x):
+    """The :class:`Format` of a vector's (or scalar's) type; known to the compiler."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(format_of, jit_options=INLINED)
+def _format_of(x):
+    element = x.element if isinstance(x, Vector) else x
+    if element == types.float32:
+        return lambda x: _FLOAT32
+    return lambda x: _FLOAT64
+
+
+class Scale(NamedTuple):
+    """The temperature in the forms that the reduction uses."""
+
+    per_octave: float  # log2(e) / T
+    octave_high: float  # T ln 2, in two parts
+    octave_low: float
+    inverse: float | None  # 1 / T; None is T == 1
+    temperature: float
+
+
+def scale_of(like, temperature):
+    """The :class:`Scale` of a temperature (float64 or None) for values of the type of ``like``."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(scale_of, jit_options=INLINED)
+def _scale_of(like, temperature):
+    if temperature == types.none:
+
+        def natural(like, temperature):
+            f = format_of(like)
+            return Scale(f.log2_e, f.ln2_high, f.ln2_low, None, 1.0)
+
+        return natural
+
+    kind = np.float32 if like == types.float32 else np.float64
+
+    def tempered(like, temperature):
+        octave = temperature * _LN2
+        below = fma(temperature, _LN2, -octave) + temperature * _LN2_LOW
+        high = kind(octave)
+        return Scale(
+            kind(_LOG2_E / temperature),
+            high,
+            kind((octave - np.float64(high)) + below),
+            kind(1.0 / temperature),
+            temperature,
+        )
+
+    return tempered
+
+
+def significand(r):
+    """exp(r) for abs(r) <= ln(2) / 2."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(significand, jit_options=INLINED)
+def _significand(r):
+    element = r.element if isinstance(r, Vector) else r
+    if element == types.float32:
+        c0, c1, c2, c3, c4 = _Q32
+
+        def exp_float32(r):
+            q = fma(fma(fma(fma(r, c4, c3), r, c2), r, c1), r, c0)
+            return fma(q * r, r, r) + np.float32(1)
+
+        return exp_float32
+
+    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9 = _Q64
+
+    def exp_float64(r):
+        q = fma(fma(fma(fma(r, d9, d8), r, d7), r, d6), r, d5)
+        q = fma(fma(fma(fma(fma(q, r, d4), r, d3), r, d2), r, d1), r, d0)
+        return fma(q * r, r, r) + 1.0
+
+    return exp_float64
+
+
+class Reference(NamedTuple):
+    """What the exponentials of one block are relative to: exp(shift / T) * 2**exponent."""
+
+    shift: float
+    exponent: float
+    magic: float
+
+
+@inlined
+def reference(top, scale):
+    """The :class:`Reference` of values none of which exceeds ``top``; an infinite ``top`` makes the results NaN."""
+    f = format_of(top)
+    within = magnitude(top * scale.per_octave) < f.reach
+    shift = select(within, 0.0, top)
+    exponent = fma(select(within, top, 0.0), scale.per_octave, f.round_to_integer) - f.round_to_integer
+    return Reference(shift, exponent, f.exponent_field - exponent)
+
+
+@inlined
+def exp_relative(x, ref, scale):
+    """exp(x / T) relative to ``ref``, times 2**headroom; exactly 0 where no result could tell it from 0."""
+    f = format_of(x)
+    x = x - ref.shift
+    # An exponent field of 0 is the number 0; below, the remainder means nothing and only has to stay finite.
+    biased = larger(fma(x, scale.per_octave, ref.magic), f.round_to_integer)
+    n = biased - ref.magic
+    r = fma(n, -scale.octave_low, fma(n, -scale.octave_high, x))
+    r = times(larger(r, -scale.octave_high), scale.inverse)
+    return significand(r) * exponent_of(biased)

@@ -1,0 +1,285 @@
+"""One lane: its maximum, its sum of exponentials, and the result for each of its values.
+
+An operation of the family is a *reduction* of the lane and a *map* back over it:
+
+    softmax      sum of exp(x)                            exp(x) / sum
+    log_softmax  sum of exp(x) beside the largest         x - max - log(sum / exp(max))
+    logsumexp    the same                                 one number a lane: max + log(sum / exp(max))
+
+A lane is reduced block by block (``BLOCK`` values), each block relative to its own maximum, and the blocks' sums are
+then settled into the lane's. Within a block the exponentials are added in a fixed order: value i belongs to slot
+i mod S (S the length of a vector), four vectors are added pairwise in the compute dtype, the slots collect such
+quads with twice the precision, and the slots are added as a tree. The order depends on nothing but a value's
+place in its lane, so the bits are the same for any layout, any number of threads and any company.
+
+Everything here runs on vectors and on plain numbers: sixteen lanes at once, or one lane's own values.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+from softmax_numba.cpu.exponential import exp_relative, format_of, reference
+from softmax_numba.cpu.simd import INLINED, fma, halves, inlined, select, times, widened
+
+BLOCK = 4096
+
+# --- sums in twice the precision: a pair of float64 vectors -------------------------
+
+
+@inlined
+def two_sum(a, b):
+    """a + b and its rounding error (Knuth, TAOCP vol. 2, 4.2.2)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def plus(like, total, other):
+    """The sum of two running sums of vectors like ``like``."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(plus, jit_options=INLINED)
+def _plus(like, total, other):
+    if like.element == types.float32:  # the vector's two halves, in float64
+
+        def plus_float32(like, total, other):
+            return total[0] + other[0], total[1] + other[1]
+
+        return plus_float32
+
+    def plus_float64(like, total, other):  # the sum and its rounding error
+        high, error = two_sum(total[0], other[0])
+        return high, error + (total[1] + other[1])
+
+    return plus_float64
+
+
+def as_total(x):
+    """One vector as a running sum."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(as_total, jit_options=INLINED)
+def _as_total(x):
+    if x.element == types.float32:
+        return lambda x: widened(x)
+    return lambda x: (x, x - x)
+
+
+@inlined
+def plus_quad(total, e0, e1, e2, e3):
+    """The running sum ``total`` and four vectors of exponentials."""
+    return plus(e0, total, as_total((e0 + e1) + (e2 + e3)))
+
+
+def collapsed(like, total):
+    """The sum over the slots as two float64 numbers, high and low."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(collapsed, jit_options=INLINED)
+def _collapsed(like, total):
+    if like.element == types.float32:
+
+        def collapsed_float32(like, total):
+            a, b = halves(total[0] + total[1])
+            a, b = halves(a + b)
+            a, b = halves(a + b)
+            return a + b, 0.0
+
+        return collapsed_float32
+
+    def collapsed_float64(like, total):
+        s, e = _folded(halves(total[0]), halves(total[1]))
+        s, e = _folded(halves(s), halves(e))
+        return _folded(halves(s), halves(e))
+
+    return collapsed_float64
+
+
+@inlined
+def _folded(sums, errors):
+    high, error = two_sum(sums[0], sums[1])
+    return high, error + (errors[0] + errors[1])
+
+
+# --- what an operation adds up ------------------------------------------------------
+
+
+@inlined
+def every_term(e, x, top, ties):
+    """Softmax: the plain sum."""
+    return e, ties
+
+
+@inlined
+def terms_beside_the_largest(e, x, top, ties):
+    """log_softmax: the largest values are counted, the rest is added up, so that log1p sees the rest's last digits."""
+    tied = x == top
+    return select(tied, 0.0, e), select(tied, ties + 1.0, ties)
+
+
+# --- what a lane comes to -----------------------------------------------------------
+
+# A sweep's notebook: `numbers` in the compute dtype and `sums` in float64, a row a quantity. A block's place in a row
+# is lane + block * step; PEAK and LOG are the lane's and stand at each of its blocks.
+TOP, TIES, FIRST, SECOND, PEAK, LOG = range(6)
+HIGH, LOW, WEIGHT = range(3)
+NUMBERS, SUMS = 6, 3
+
+
+@inlined
+def safe_top(top):
+    """The reference of a block of nothing but -inf is 0: its values then count as 0, and a NaN stays NaN."""
+    return select(top == -np.inf, 0.0, top)
+
+
+@inlined
+def weigh(numbers, sums, lane, step, blocks, scale):
+    """The lane's maximum; in ``sums[WEIGHT]`` what a block's sum counts relative to that of the maximum's block.
+
+    Blocks are powers of two apart, which is exact. Only lanes shifted by their maximum (values beyond 2**20 in
+    float32, 2**40 in float64) need an exponential here.
+    """
+    peak = numbers[TOP, lane]
+    if blocks == 1:
+        sums[WEIGHT, lane] = numbers[FIRST, lane] = numbers[SECOND, lane] = 1.0
+        return peak
+    for b in range(1, blocks):
+        peak = max(peak, numbers[TOP, lane + b * step])
+    f = format_of(peak)
+    of_lane = reference(safe_top(peak), scale)
+    for b in range(blocks):
+        k = lane + b * step
+        top = numbers[TOP, k]
+        first, second, weight = 1.0, 1.0, 1.0
+        if top == -np.inf:
+            first, weight = 0.0, 0.0
+        elif top != peak:
+            of_block = reference(top, scale)
+            apart = np.float64(of_block.exponent) - np.float64(of_lane.exponent)
+            if of_block.shift == 0.0 and of_lane.shift == 0.0:
+                n = max(int(apart), f.vanished)
+                weight = math.ldexp(1.0, n)
+                # In two factors, neither of them subnormal.
+                first = math.ldexp(1.0, max(n, f.least_exponent))
+                second = math.ldexp(1.0, min(n - f.least_exponent, 0))
+            else:
+                shifted = (np.float64(of_block.shift) - np.float64(of_lane.shift)) / scale.temperature
+                first = weight = math.exp(shifted + apart * math.log(2.0))
+        sums[WEIGHT, k] = weight
+        numbers[FIRST, k] = first
+        numbers[SECOND, k] = second
+    return peak
+
+
+@inlined
+def settle_sum(numbers, sums, lane, step, blocks, scale, left):
+    """Softmax: FIRST * SECOND of each block is its factor over the lane's sum; returns 1 / sum, NaN without one."""
+    peak = weigh(numbers, sums, lane, step, blocks, scale)
+    high, low = 0.0, 0.0
+    for b in range(blocks):
+        k = lane + b * step
+        high, error = two_sum(high, sums[WEIGHT, k] * sums[HIGH, k])
+        low += error + sums[WEIGHT, k] * sums[LOW, k]
+    inverse = 1.0 / high
+    if low != 0.0:  # float64: the quotient by the unrounded sum
+        inverse += inverse * (fma(-high, inverse, 1.0) - low * inverse)
+    if peak == -np.inf:
+        inverse = np.nan
+    for b in range(blocks):
+        k = lane + b * step
+        if left:
+            numbers[SECOND, k] *= inverse
+        else:
+            numbers[FIRST, k] = numbers[SECOND, k] = 0.0
+    return inverse
+
+
+@inlined
+def settle_log(numbers, sums, lane, step, blocks, scale, left):
+    """log_softmax: LOG is the logarithm of the lane's sum relative to its largest term; returns the logsumexp."""
+    peak = weigh(numbers, sums, lane, step, blocks, scale)
+    ties, high, low = 0.0, 0.0, 0.0
+    for b in range(blocks):
+        k = lane + b * step
+        top, weight = numbers[TOP, k], sums[WEIGHT, k]
+        extra = 0.0
+        if top == peak:
+            ties += numbers[TIES, k]
+        elif top > -np.inf:
+            largest = exp_relative(top, reference(top, scale), scale)
+            extra = weight * (numbers[TIES, k] * largest)
+        high, error = two_sum(high, weight * sums[HIGH, k])
+        low += error + weight * sums[LOW, k] + extra
+    unit = exp_relative(peak, reference(safe_top(peak), scale), scale)
+    rest = (high + low) / unit
+    log_sum = math.log1p(rest) if ties == 1.0 else math.log(ties + rest)
+    result = np.float64(peak) + log_sum
+    if not left:
+        peak, log_sum, result = 0.0, 0.0, -np.inf
+    elif peak == np.inf or peak == -np.inf:
+        log_sum, result = np.nan, peak + (high + low)
+    for b in range(blocks):
+        numbers[PEAK, lane + b * step] = peak
+        numbers[LOG, lane + b * step] = log_sum
+    return result
+
+
+class Settled(NamedTuple):
+    """What the map needs of a lane: numbers, or one vector a number for a group of lanes."""
+
+    first: float
+    second: float
+    peak: float
+    log_sum: float
+
+
+@inlined
+def settled(numbers, block):
+    """The numbers of one lane and one of its blocks."""
+    return Settled(numbers[FIRST, block], numbers[SECOND, block], numbers[PEAK, block], numbers[LOG, block])
+
+
+# --- the maps -----------------------------------------------------------------------
+
+
+@inlined
+def probability(e, settled, scale):
+    """Softmax of a value whose exponential relative to its block is ``e``."""
+    return e * settled.first * settled.second
+
+
+@inlined
+def log_probability(x, settled, scale):
+    """log_softmax of ``x``; subtracting the maximum first is exact where it matters, near 0."""
+    return times(x - settled.peak, scale.inverse) - settled.log_sum
+
+
+@inlined
+def no_map(x, settled, scale):
+    """logsumexp: one number a lane is all there is."""
+    return x
+
+
+class Operation(NamedTuple):
+    """A member of the family, for the sweeps: what is added up, what that comes to, and what each value becomes."""
+
+    name: str
+    term: Callable
+    settle: Callable
+    map: Callable
+    maps_exponentials: bool  # the map takes exp(x) relative to the block, not x
+    one_number: bool  # one result a lane: what `settle` returns
+    hidden: float  # the result at a masked-out place
+
+
+SOFTMAX = Operation("softmax", every_term, settle_sum, probability, True, False, 0.0)
+LOG_SOFTMAX = Operation("log_softmax", terms_beside_the_largest, settle_log, log_probability, False, False, -np.inf)
+LOGSUMEXP = Operation("logsumexp", terms_beside_the_largest, settle_log, no_map, False, True, -np.inf)

@@ -1,0 +1,113 @@
+"""The compiled sweeps: an operation, a geometry and a dtype become one kernel, serial and split over threads.
+
+Kernels take ``(x, mask, temperature, out)`` as arrays of shape (outer, length, inner), whatever their strides; ``mask``
+and ``temperature`` (outer, inner; float64) may be None, which is another kernel without a trace of them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange, set_parallel_chunksize, types
+
+from softmax_numba.cpu import threads
+from softmax_numba.cpu.columns import columns, tiles_of
+from softmax_numba.cpu.compiled import kept
+from softmax_numba.cpu.lane import Operation
+from softmax_numba.cpu.memory import with_inner_axis
+from softmax_numba.cpu.plan import Plan
+from softmax_numba.cpu.rows import long_lanes, rows
+from softmax_numba.cpu.simd import COMPUTES_IN, compiled
+
+
+class _Kind(NamedTuple):
+    """What a kernel is compiled for."""
+
+    operation: Operation
+    sweep: str
+    storage: types.Type
+    masked: bool
+    tempered: bool
+
+
+def _kept(function: Callable, kind: _Kind, parallel: bool) -> Callable:
+    """The function compiled (or read from disk) for the one signature that its kind has."""
+    values = types.Array(kind.storage, 3, "A", readonly=True)
+    mask = types.Array(types.boolean, 3, "A", readonly=True) if kind.masked else types.none
+    temperature = types.Array(types.float64, 2, "A", readonly=True) if kind.tempered else types.none
+    bounds = (types.intp,) if parallel and kind.sweep == "long" else (types.intp, types.intp)
+    signature = (values, mask, temperature, types.Array(kind.storage, 3, "A"), *bounds, types.boolean)
+    name = f"{kind.operation.name}-{kind.sweep}" + ("-parallel" if parallel else "")
+    dispatcher = kept(function, name)
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+@functools.cache
+def _sweep(kind: _Kind) -> Callable:
+    compute = np.dtype(str(COMPUTES_IN[kind.storage])).type
+    build = {"rows": rows, "columns": columns, "long": long_lanes}[kind.sweep]
+    return build(kind.operation, compute)
+
+
+@functools.cache
+def _serial(kind: _Kind) -> Callable:
+    # A long lane in one thread is a row like any other.
+    kind = kind._replace(sweep="rows" if kind.sweep == "long" else kind.sweep)
+    return _kept(_sweep(kind), kind, False)
+
+
+@functools.cache
+def _parallel(kind: _Kind) -> Callable:
+    sweep = _sweep(kind)
+    if kind.sweep == "long":
+        return _kept(sweep, kind, True)
+
+    def shared(x, mask, temperature, out, units, shares, past_cache):
+        # One share a task, for whoever is free: by default Numba hands each thread one equal part, and a core that is
+        # busy with something else (another library's threads that still spin, say) holds up everybody.
+        before = set_parallel_chunksize(1)
+        for k in prange(shares):
+            sweep(x, mask, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
+        set_parallel_chunksize(before)
+
+    return _kept(compiled(shared, f"{kind.operation.name}_{kind.sweep}_shared", parallel=True), kind, True)
+
+
+def run(operation: Operation, plan: Plan, storage: types.Type, x, mask, temperature, out) -> None:
+    """Carries out a plan on arrays of shape (outer, length, inner)."""
+    kind = _Kind(operation, plan.sweep, storage, mask is not None, temperature is not None)
+    outer, length, inner = x.shape
+    units = outer * tiles_of(length, inner, x.itemsize) if plan.sweep == "columns" else outer * inner
+
+    def serial() -> None:
+        _serial(kind)(x, mask, temperature, out, 0, units, plan.past_cache)
+
+    def parallel() -> None:
+        bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
+        _parallel(kind)(x, mask, temperature, out, *bounds, plan.past_cache)
+
+    if plan.shares == 1:
+        serial()
+    else:
+        threads.run(parallel, serial)
+
+
+@functools.cache
+def small(operation: Operation, storage: types.Type) -> Callable:
+    """The serial row sweep as ``kernel(x, out)`` for C-ordered arrays of shape (lanes, length).
+
+    ``out`` has shape (lanes, 1) where the operation gives one number a lane.
+    """
+    kind = _Kind(operation, "rows", storage, False, False)
+    sweep = _sweep(kind)
+
+    def rows_of(x, out):
+        sweep(with_inner_axis(x), None, None, with_inner_axis(out), 0, x.shape[0], False)
+
+    kernel = kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small")
+    kernel.compile((types.Array(storage, 2, "C", readonly=True), types.Array(storage, 2, "C")))
+    kernel.disable_compile()
+    return kernel

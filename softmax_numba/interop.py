@@ -1,0 +1,104 @@
+"""Arrays of other libraries, in and out without a copy, none of those libraries imported.
+
+What an array is says its own type: ``torch.Tensor`` comes from a module that is loaded already. Anything else with
+``__dlpack__`` on the CPU goes through DLPack; the rest goes to ``np.asarray``.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softmax_numba.dtypes import dtype_of
+
+_CPU = 1  # kDLCPU in dlpack.h
+_NEEDS_CUDA = 'arrays on a GPU need the CUDA extra: pip install "softmax-numba[cuda]"'
+
+
+class Taken(NamedTuple):
+    """A caller's array as NumPy sees it."""
+
+    array: np.ndarray
+    give_back: Callable[[np.ndarray], Any]
+
+
+def same(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def _library(value: object) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def is_array(value: object) -> bool:
+    """Whether ``value`` is an array of some library (and not a number, a list or a scalar)."""
+    return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
+
+
+def take(value: Any, name: str) -> Taken:
+    """The array behind ``value``, an argument called ``name``, and how to give a result back in its library.
+
+    Raises
+    ------
+    TypeError
+        If the array lies on a GPU, or is a PyTorch tensor that requires a gradient.
+    """
+    if isinstance(value, np.ndarray):
+        array = np.asarray(value)
+        return Taken(array, same)
+    if _library(value) == "torch" and hasattr(value, "data_ptr"):
+        return _take_tensor(value, name)
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+        if value.__dlpack_device__()[0] != _CPU:
+            raise TypeError(f"{name} is a {_full_name(value)} that is not in the CPU's memory; {_NEEDS_CUDA}")
+        array = np.from_dlpack(value)
+        return Taken(array, _importer(value))
+    if hasattr(value, "__cuda_array_interface__"):
+        raise TypeError(f"{name} is a {_full_name(value)} on a GPU; {_NEEDS_CUDA}")
+    array = np.asarray(value)
+    return Taken(array, same)
+
+
+def _full_name(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _importer(value: Any) -> Callable[[np.ndarray], Any]:
+    if hasattr(value, "__array_namespace__"):
+        return value.__array_namespace__().from_dlpack
+    library = sys.modules[_library(value)]
+    importer = getattr(library, "from_dlpack", None)
+    return same if importer is None else importer
+
+
+def _take_tensor(tensor: Any, name: str) -> Taken:
+    torch = sys.modules["torch"]
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} is a torch tensor on device {str(tensor.device)!r}; {_NEEDS_CUDA}")
+    if tensor.requires_grad:
+        raise TypeError(
+            f"{name} is a torch tensor that requires a gradient, which this function does not compute; "
+            f"pass {name}.detach()"
+        )
+    if tensor.dtype == torch.bfloat16:
+        array = tensor.view(torch.int16).numpy().view(dtype_of("bfloat16"))
+    else:
+        array = tensor.resolve_neg().numpy()
+    return Taken(array, _to_tensor)
+
+
+def _to_tensor(array: np.ndarray) -> Any:
+    torch = sys.modules["torch"]
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def device(value: object) -> str | None:
+    """``"cpu"``, ``"gpu"``, or None for what lies on no device: numbers, lists."""
+    if isinstance(value, np.ndarray):
+        return "cpu"
+    if hasattr(value, "__dlpack_device__"):
+        return "cpu" if value.__dlpack_device__()[0] == _CPU else "gpu"
+    return "gpu" if hasattr(value, "__cuda_array_interface__") else None
