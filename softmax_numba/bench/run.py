@@ -1,0 +1,210 @@
+"""A whole run: every cell is checked against exact values, then timed in interleaved rounds."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from softmax_numba.bench.accuracy import Accuracy, Judge
+from softmax_numba.bench.peers import OURS, Job, Peer
+from softmax_numba.bench.results import Cell, Measurement
+from softmax_numba.bench.roofline import bounds
+from softmax_numba.bench.timing import Budget, Series, interleaved
+from softmax_numba.bench.workloads import Workload, dtype_named, result_dtype, result_shape
+
+__all__ = ["FULL", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much time a run may spend.
+
+    Attributes
+    ----------
+    name : str
+    budget : Budget
+        The most that a cell gets.
+    fewest_rounds : int
+        What a cell gets once the run is behind its total.
+    total_seconds : float
+        Shared out over the cells by their :attr:`Task.weight`.
+    judged_values : int or None
+        How many results of a cell are compared with exact ones; None: all of them.
+    """
+
+    name: str
+    budget: Budget
+    fewest_rounds: int
+    total_seconds: float
+    judged_values: int | None
+
+
+# Quick: 36 cells in less than 3 minutes on two slow cores, imports, compilation and pictures included.
+QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=110.0, judged_values=2**17)
+FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1500.0, judged_values=None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One cell to be measured."""
+
+    workload: Workload
+    op: str
+    dtype: str
+
+    @property
+    def weight(self) -> float:
+        """What it costs in comparison with other tasks: a fixed part, and the bytes to be moved."""
+        return 0.2 + self.workload.elements * dtype_named(self.dtype).itemsize / 2**24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, checked; everything that remains is time."""
+
+    workloads: tuple[Workload, ...]
+    ops: tuple[str, ...]
+    dtypes: tuple[str, ...] | None
+    peers: tuple[Peer, ...]
+    threads: int
+    seed: int
+    effort: Effort
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return tuple(
+            Task(workload, op, dtype)
+            for workload in self.workloads
+            for dtype in self.dtypes or workload.dtypes
+            for op in self.ops
+        )
+
+
+def start_threads(threads: int) -> None:
+    """One parallel call of ours before anybody else's.
+
+    It settles the threading layer, which the first parallel region of a process chooses for good, by the
+    package's own rules.
+    """
+    import numba
+
+    import softmax_numba
+
+    x = np.zeros((4096, 256), np.float32)
+    softmax_numba.softmax(x, out=x)
+    # Not before: Numba's own function starts its threads, with whatever layer it finds by itself.
+    numba.set_num_threads(threads)
+
+
+def measure(
+    plan: Plan,
+    *,
+    begins: Callable[[Task], None] = lambda task: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Cell]:
+    """Measure the plan's cells in order, one at a time.
+
+    Parameters
+    ----------
+    plan : Plan
+    begins : callable, optional
+        Told each task before its measurement begins.
+    clock : callable, optional
+        Seconds; decides how much of the total is left.
+
+    Yields
+    ------
+    Cell
+        As soon as it is measured: what a caller has received is safe when the run is interrupted.
+    """
+    start, effort = clock(), plan.effort
+    waiting = sum(task.weight for task in plan.tasks)
+    held: tuple[Workload, str] | None = None
+    x: Array = np.empty(0)
+    judge: Judge | None = None
+    for task in plan.tasks:
+        begins(task)
+        if held != (task.workload, task.dtype) or judge is None:
+            held = (task.workload, task.dtype)
+            x = task.workload.make(plan.seed, task.dtype)
+            judge = Judge(x, task.workload.axis, values=effort.judged_values, seed=plan.seed)
+        left = effort.total_seconds - (clock() - start)
+        share = left * task.weight / waiting
+        waiting -= task.weight
+        yield _measure_cell(task, x, judge, plan, _budget(effort, share, on_time=left > 0))
+
+
+def _budget(effort: Effort, share: float, on_time: bool) -> Budget:
+    if on_time:
+        return replace(effort.budget, seconds=min(effort.budget.seconds, share))
+    return replace(effort.budget, seconds=0.0, min_rounds=effort.fewest_rounds)
+
+
+def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget) -> Cell:
+    shape = result_shape(task.op, x.shape, task.workload.axis)
+    out = np.empty(shape, result_dtype(x.dtype)) if shape != x.shape else np.empty_like(x, result_dtype(x.dtype))
+    job = Job(task.op, x, task.workload.axis, out, plan.threads)
+
+    measured: dict[str, Measurement] = {}
+    calls: dict[str, Callable[[], Any]] = {}
+    taken: dict[str, Array] = {}
+    for peer in (OURS, *plan.peers):
+        role = "ours" if peer is OURS else "peer"
+        if (reason := peer.unsupported(task.op, x.dtype)) is not None:
+            measured[peer.name] = Measurement(peer.name, role, "unsupported", reason)
+            continue
+        measured[peer.name] = Measurement(peer.name, role, "ok")
+        try:
+            calls[peer.name], taken[peer.name] = _first_result(peer, job, judge)
+        # Whatever a library raises is its answer in this cell; the others are measured all the same.
+        except Exception as error:
+            calls.pop(peer.name, None)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            measured[peer.name] = Measurement(peer.name, role, "failed", reason)
+
+    accuracies = judge.judge(task.op, taken)
+    taken.clear()
+    limits = bounds(x, out, plan.threads) if task.workload.kind == "throughput" else {}
+    figures = interleaved({**calls, **limits}, budget, seed=plan.seed)
+    for name in calls:
+        measured[name] = _with_figures(measured[name], figures[name], accuracies[name])
+    for name in limits:
+        measured[name] = Measurement(name, "bound", "ok", None, figures[name].calls, figures[name].seconds)
+    return Cell(
+        workload=task.workload.name,
+        op=task.op,
+        dtype=x.dtype.name,
+        shape=x.shape,
+        axis=task.workload.axis,
+        kind=task.workload.kind,
+        read_bytes=x.nbytes,
+        written_bytes=out.nbytes,
+        measurements=tuple(measured.values()),
+    )
+
+
+def _first_result(peer: Peer, job: Job, judge: Judge) -> tuple[Callable[[], Any], Array]:
+    # The buffer is shared: what the contender before left there must not pass for a result.
+    job.out[...] = np.nan
+    call = peer.bind(job)
+    returned = call()
+    result = job.out if peer.writes_out else np.asarray(returned)
+    if result.shape != job.out.shape:
+        raise ValueError(f"a result of shape {result.shape} where {job.out.shape} is right")
+    return call, judge.take(job.op, result)
+
+
+def _with_figures(known: Measurement, series: Series, accuracy: Accuracy) -> Measurement:
+    status = known.status if accuracy.fault is None else "wrong"
+    return replace(
+        known,
+        status=status,
+        reason=accuracy.fault,
+        calls=series.calls,
+        seconds=series.seconds,
+        accuracy=accuracy,
+    )

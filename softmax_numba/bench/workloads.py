@@ -1,0 +1,269 @@
+"""What is measured: the operations, the dtypes, and workloads named after what they are in life.
+
+The report, the asv suite and the tests read this one catalogue. A new workload is one more entry in
+:data:`WORKLOADS`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+from zlib import crc32
+
+import numpy as np
+
+from softmax_numba.bench.requests import RequestError, check_axis, choose
+
+__all__ = [
+    "DTYPES",
+    "OPS",
+    "WORKLOADS",
+    "YOUR_ARRAY",
+    "Workload",
+    "dtype_named",
+    "from_array",
+    "result_dtype",
+    "result_shape",
+    "select",
+]
+
+Array = np.ndarray[Any, Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...], Any], Array]
+
+OPS = ("softmax", "log_softmax", "logsumexp")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+YOUR_ARRAY = "your-array"
+# Below this a call is all dispatch: its latency is of interest, its bytes a second are not.
+_LATENCY_ELEMENTS = 4096
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One array and axis that somebody takes a softmax over.
+
+    Attributes
+    ----------
+    name : str
+        What the command line and the results call it.
+    title : str
+        What the pictures call it.
+    reason : str
+        Why it is measured.
+    shape : tuple of int
+    axis : int
+    dtypes : tuple of str
+        The dtypes that are measured when none is asked for.
+    draw : callable
+        ``draw(generator, shape, dtype)``: values that look like the thing in life.
+    """
+
+    name: str
+    title: str
+    reason: str
+    shape: tuple[int, ...]
+    axis: int
+    draw: Draw
+    dtypes: tuple[str, ...] = ("float32",)
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape))
+
+    @property
+    def length(self) -> int:
+        """Elements of one lane."""
+        return self.shape[self.axis]
+
+    @property
+    def lanes(self) -> int:
+        return self.elements // self.length
+
+    @property
+    def kind(self) -> Literal["throughput", "latency"]:
+        return "latency" if self.elements < _LATENCY_ELEMENTS else "throughput"
+
+    def make(self, seed: int = 0, dtype: str | None = None) -> Array:
+        """The array of this workload: the same seed gives the same values, whatever else is measured.
+
+        Parameters
+        ----------
+        seed : int
+        dtype : str, optional
+            One of :data:`DTYPES`, or the name of a dtype of the user's own array; default: the first of
+            ``dtypes``.
+
+        Examples
+        --------
+        >>> x = WORKLOADS["router"].make(seed=0)
+        >>> x.shape, x.dtype.name
+        ((65536, 8), 'float32')
+        """
+        wanted = dtype_named(dtype or self.dtypes[0])
+        drawn = np.float64 if wanted == np.float64 else np.float32
+        values = self.draw(np.random.default_rng([seed, crc32(self.name.encode())]), self.shape, drawn)
+        return values.astype(wanted, order="K", copy=False)
+
+
+def _logits(spread: float, mean: float = 0.0) -> Draw:
+    """Normal logits: what a linear layer of a trained network puts out, to first order."""
+
+    def draw(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+        values = generator.standard_normal(shape, dtype=dtype)
+        values *= spread
+        values += mean
+        return values
+
+    return draw
+
+
+def _log_densities(dimensions: int) -> Draw:
+    """Log weight + log density of Gaussian components at points: -|z|²/2, far below 0 for far components."""
+
+    def draw(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+        values = generator.standard_gamma(dimensions / 2, size=shape, dtype=dtype)
+        values *= -8
+        values -= dimensions * np.log(2 * np.pi) / 2
+        return values
+
+    return draw
+
+
+_CATALOGUE = (
+    Workload(
+        "classifier-head",
+        "classifier head",
+        "a batch of ImageNet logits: rows that fit L1, 16 MB in all",
+        (4096, 1000),
+        -1,
+        _logits(2.5),
+    ),
+    Workload(
+        "gpt2-vocabulary",
+        "GPT-2 vocabulary",
+        "next-token probabilities of 256 positions; the odd length leaves every row at another alignment",
+        (256, 50257),
+        -1,
+        _logits(3.0, -30.0),
+    ),
+    Workload(
+        "llama3-vocabulary",
+        "Llama-3 vocabulary",
+        "rows of half a megabyte, beyond L1; bfloat16 is what the model puts out",
+        (64, 128256),
+        -1,
+        _logits(2.5),
+        ("float32", "bfloat16"),
+    ),
+    Workload(
+        "router",
+        "expert router",
+        "mixture-of-experts gating: very many lanes, each shorter than one vector",
+        (65536, 8),
+        -1,
+        _logits(1.0),
+    ),
+    Workload(
+        "attention",
+        "attention scores",
+        "8 sequences, 16 heads, 512 × 512 scores: 134 MB, far beyond the caches",
+        (8, 16, 512, 512),
+        -1,
+        _logits(1.5),
+    ),
+    Workload(
+        "segmentation",
+        "segmentation map",
+        "21 classes along axis 1: neighbours of a lane lie 256 KB apart",
+        (8, 21, 256, 256),
+        1,
+        _logits(4.0),
+    ),
+    Workload(
+        "mixture",
+        "mixture model",
+        "responsibilities of 16 components for a million points, in double precision as statistics does it",
+        (1_000_000, 16),
+        -1,
+        _log_densities(8),
+        ("float64",),
+    ),
+    Workload(
+        "one-lane",
+        "one lane of 2²⁴",
+        "a Boltzmann distribution over 16 million states: one sum, where accumulated rounding shows",
+        (2**24,),
+        0,
+        _logits(3.0),
+    ),
+    Workload(
+        "single-1x10",
+        "one digit, 10 classes",
+        "one image of digits: nothing but the cost of the call",
+        (1, 10),
+        -1,
+        _logits(3.0),
+    ),
+    Workload(
+        "single-3x7",
+        "3 agents, 7 actions",
+        "a few agents' action probabilities: lanes that fill no vector",
+        (3, 7),
+        -1,
+        _logits(1.0),
+    ),
+    Workload(
+        "single-16x100",
+        "16 images, 100 classes",
+        "a small batch of CIFAR-100 logits: too small for threads to pay",
+        (16, 100),
+        -1,
+        _logits(2.5),
+    ),
+)
+WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _CATALOGUE}
+
+
+def select(names: Iterable[str]) -> tuple[Workload, ...]:
+    """The named workloads in the catalogue's order.
+
+    Raises
+    ------
+    RequestError
+        For an unknown name; lists the known ones.
+    """
+    return tuple(WORKLOADS[name] for name in choose("workload", names, list(WORKLOADS)))
+
+
+def from_array(array: Array, axis: int, reason: str) -> Workload:
+    """The user's own array as a workload; its values are taken as they are, the seed has no part in them."""
+    check_axis(axis, array.ndim)
+
+    def draw(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+        return array
+
+    return Workload(YOUR_ARRAY, "your array", reason, array.shape, axis, draw, (array.dtype.name,))
+
+
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of that name; bfloat16 comes from ``ml_dtypes``."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise RequestError(
+            'dtype bfloat16 needs ml_dtypes, not installed: pip install "softmax-numba[report]"'
+        ) from None
+    return np.dtype(bfloat16)
+
+
+def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of a result: the input's own for the four floats, float64 for integers and booleans."""
+    return np.dtype(np.float64) if dtype.kind in "biu" else dtype
+
+
+def result_shape(op: str, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape of a result: logsumexp drops the reduced axis."""
+    if op != "logsumexp":
+        return shape
+    axis %= len(shape)
+    return shape[:axis] + shape[axis + 1 :]

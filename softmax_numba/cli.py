@@ -1,0 +1,163 @@
+"""The command line: ``softmax-numba report`` and ``softmax-numba info``.
+
+Only the standard library is imported here; what a command needs, it imports when it runs.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["main"]
+
+BAD_REQUEST, FAILED, INTERRUPTED = 2, 1, 130
+_EXIT_CODES = """exit codes:
+  0    done
+  1    softmax-numba's own result was wrong or failed in some cell, or the report could not be written
+  2    the request cannot be carried out: one line says why, nothing was measured or written
+  130  interrupted: the report holds what was measured until then, and says so
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An error is one line, like every other error of this program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (see: {self.prog} --help)")
+
+
+class _UsageError(Exception):
+    pass
+
+
+def _parser() -> argparse.ArgumentParser:
+    from softmax_numba import __version__
+
+    parser = _Parser(
+        prog="softmax-numba",
+        description="Softmax, log-softmax and logsumexp on the CPU: what they gain on this machine, and what a bug "
+        "report needs to say about it.",
+    )
+    parser.add_argument("--version", action="version", version=f"softmax-numba {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_report(commands)
+    info = commands.add_parser(
+        "info",
+        help="versions, CPU, caches, threading layer, cache folder: what a bug report needs",
+        description="Print versions, CPU and caches, vector width, threading layer, cache folder and GPU. "
+        "The threading layer is found out by one parallel call in a process of its own.",
+    )
+    info.add_argument("--json", action="store_true", help="as a JSON object")
+    return parser
+
+
+def _add_report(commands: Any) -> None:
+    from softmax_numba.bench.peers import PEERS
+    from softmax_numba.bench.workloads import DTYPES, OPS, WORKLOADS
+
+    report = commands.add_parser(
+        "report",
+        help="compare with NumPy, SciPy and PyTorch on this machine",
+        description="Check every result against extended precision, time it in rounds with its peers and a plain copy\n"
+        "of the same bytes, and write results.json, results.csv, summary.md, index.html and figures/ into a folder.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = report.add_argument
+    add("--out", type=Path, default=Path("softmax-report"), metavar="DIR", help="the folder (default: %(default)s)")
+    effort = report.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="at most 3 minutes on 2 cores (default)")
+    effort.add_argument(
+        "--full", action="store_true", help="all dtypes, more rounds, every result checked: up to half an hour"
+    )
+    names = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME"}
+    add("--ops", **names, help=f"of: {', '.join(OPS)} (default: all)")
+    add("--dtypes", **names, help=f"of: {', '.join(DTYPES)} (default: what each workload has in life)")
+    add("--peers", **names, help=f"of: {', '.join(PEERS)} (default: all)")
+    add("--workloads", **names, help=f"of: {', '.join(WORKLOADS)} (default: all, or only --input)")
+    add("--threads", type=int, metavar="N", help="for softmax-numba, PyTorch and the copy (default: all there are)")
+    add("--input", type=Path, metavar="FILE", help="measure your own array: a .npy or .npz file")
+    add("--axis", type=int, metavar="A", help="the axis of --input to reduce (default: -1)")
+    add("--key", metavar="KEY", help="which array of a .npz file")
+    add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
+
+
+def _split(names: Sequence[str]) -> list[str]:
+    """``a,b c`` names three things."""
+    return [part for name in names for part in name.split(",")]
+
+
+def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from softmax_numba.report.command import Request, execute, prepare
+
+    prepared = prepare(
+        Request(
+            out=options.out,
+            command=shlex.join(["softmax-numba", *arguments]),
+            full=options.full,
+            ops=_split(options.ops),
+            dtypes=_split(options.dtypes),
+            peers=_split(options.peers),
+            workloads=_split(options.workloads),
+            threads=options.threads,
+            input=options.input,
+            key=options.key,
+            axis=options.axis,
+            seed=options.seed,
+        )
+    )
+    from rich.console import Console
+
+    return execute(prepared, Console(highlight=False))
+
+
+def _info(options: argparse.Namespace) -> int:
+    from softmax_numba.bench.info import collect, lines
+
+    facts = collect()
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(lines(facts)))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+
+    Returns
+    -------
+    int
+        The exit code.
+
+    Examples
+    --------
+    >>> main(["report", "--ops", "sofmax"])  # doctest: +SKIP
+    2
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    from softmax_numba.bench.requests import RequestError
+
+    try:
+        options = _parser().parse_args(arguments)
+        return _report(options, arguments) if options.command == "report" else _info(options)
+    except (_UsageError, RequestError) as error:
+        return _fail(str(error), BAD_REQUEST)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more when it flushes at exit.
+        sys.stdout = None
+        return FAILED
+    except (OSError, MemoryError) as error:
+        return _fail(str(error) or type(error).__name__, FAILED)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"softmax-numba: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

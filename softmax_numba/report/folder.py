@@ -1,0 +1,63 @@
+"""The folder that a report is kept in. Every file is written whole: under another name first, then renamed."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from softmax_numba.bench.results import Results
+from softmax_numba.report.figures import draw
+from softmax_numba.report.page import render
+from softmax_numba.report.summary import Summary, summarise
+from softmax_numba.report.text import markdown
+
+__all__ = ["CSV", "FIGURES", "PAGE", "RESULTS", "SUMMARY", "write_all", "write_results", "write_whole"]
+
+RESULTS, CSV, SUMMARY, PAGE, FIGURES = "results.json", "results.csv", "summary.md", "index.html", "figures"
+_PICTURES = ("speed", "bandwidth", "accuracy", "latency")
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part, whatever interrupts."""
+    raw = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+            # mkstemp makes files that only the owner can read.
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Only ``results.json``: after each cell."""
+    write_whole(folder / RESULTS, results.to_json())
+
+
+def write_all(folder: Path, results: Results) -> Summary:
+    """Every file of the report, the page last: when it is there, what it speaks of is there."""
+    summary = summarise(results)
+    pictures = draw(results)
+    figures = folder / FIGURES
+    figures.mkdir(exist_ok=True)
+    for picture in pictures:
+        write_whole(figures / f"{picture.name}.svg", picture.svg)
+        write_whole(figures / f"{picture.name}.png", picture.png)
+    # A picture of an earlier report in this folder that this one has no figures for.
+    for name in set(_PICTURES) - {picture.name for picture in pictures}:
+        for ending in ("svg", "png"):
+            (figures / f"{name}.{ending}").unlink(missing_ok=True)
+    write_results(folder, results)
+    write_whole(folder / CSV, results.to_csv())
+    write_whole(folder / SUMMARY, markdown(summary))
+    write_whole(folder / PAGE, render(summary, pictures))
+    return summary

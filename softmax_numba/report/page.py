@@ -1,0 +1,79 @@
+"""The page: one HTML file that holds everything it shows, pictures and downloads included."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from softmax_numba.report.figures import Picture
+from softmax_numba.report.summary import Summary
+from softmax_numba.report.text import facts
+from softmax_numba.report.words import ratio_text, ulp_text
+
+__all__ = ["render"]
+
+
+def _data_uri(content: bytes | str, kind: str) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};base64,{b64encode(raw).decode('ascii')}"
+
+
+def _tuple_text(values: Sequence[int]) -> str:
+    return str(tuple(values))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("softmax_numba.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "data_uri": _data_uri,
+        "ratio": ratio_text,
+        "ulp": ulp_text,
+        "tuple_text": _tuple_text,
+    }
+    return environment
+
+
+def render(summary: Summary, pictures: Sequence[Picture]) -> str:
+    """The page's text.
+
+    Parameters
+    ----------
+    summary : Summary
+    pictures : sequence of Picture
+        Embedded as SVG, in this order.
+    """
+    results = summary.results
+    machine = results.machine
+    worst = min(
+        ((s.title, *s.ratios[0]) for s in summary.standings if s.ratios),
+        key=lambda item: item[2].median,
+        default=None,
+    )
+    references = dict.fromkeys(
+        m.accuracy.reference for cell in results.cells for m in cell.measurements if m.accuracy is not None
+    )
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            summary=summary,
+            results=results,
+            machine=machine,
+            ours=results.contenders[0],
+            peers=results.peers,
+            pictures=pictures,
+            worst=worst,
+            # Others' work for more than half a hardware thread.
+            busy=machine.load is not None and machine.load > 0.5,
+            references=list(references),
+            facts=facts(results),
+            csv=results.to_csv(),
+            json=results.to_json(),
+        )
+    )

@@ -1,0 +1,82 @@
+"""The machine's description: it never fails, and says what it does not know."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from softmax_numba.bench import machine
+from softmax_numba.bench.info import collect, lines
+
+
+def test_description_round_trips_through_json():
+    found = machine.describe()
+    assert machine.Machine.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+def test_description_of_this_machine():
+    found = machine.describe()
+    assert found.threads >= 1
+    assert {"numpy", "numba", "llvmlite"} <= set(found.versions)
+    assert found.python.startswith(".".join(map(str, sys.version_info[:3])))
+
+
+def test_nothing_known_is_no_error(monkeypatch):
+    monkeypatch.setattr(machine, "_read", lambda path: None)
+    monkeypatch.setattr(machine, "_output", lambda *command: None)
+    monkeypatch.setattr(machine, "_CPUS", machine.Path("/nowhere"))
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (_ for _ in ()).throw(OSError()), raising=False)
+    found = machine.describe()
+    assert found.cores is None
+    assert found.caches == ()
+    assert found.load is None
+    assert found.cpu
+
+
+def test_caches_are_counted_by_who_shares_them(tmp_path, monkeypatch):
+    for cpu in range(4):
+        for index, (level, kind, size, shared) in enumerate(
+            [(1, "Data", "32K", f"{cpu}"), (1, "Instruction", "32K", f"{cpu}"), (3, "Unified", "16M", "0-3")]
+        ):
+            folder = tmp_path / f"cpu{cpu}" / "cache" / f"index{index}"
+            folder.mkdir(parents=True)
+            for name, value in [("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)]:
+                (folder / name).write_text(f"{value}\n")
+    monkeypatch.setattr(machine, "_CPUS", tmp_path)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    assert machine._caches() == (machine.Cache(1, "data", 2**15, 4), machine.Cache(3, "unified", 2**24, 1))
+
+
+def test_a_hanging_probe_is_given_up(monkeypatch):
+    monkeypatch.setattr(machine, "_PROBE_SECONDS", 0.05)
+    assert machine._output("sleep", "10") is None
+
+
+@pytest.mark.parametrize("code", ["import sys; sys.exit('no pool')", "import os; os.abort()"])
+def test_a_crashing_test_call_is_an_answer(monkeypatch, code):
+    monkeypatch.setattr(machine, "_PROBE", code)
+    assert machine.probe_threading_layer().startswith("unknown: the test call failed")
+
+
+def test_a_test_call_that_does_not_end_is_an_answer(monkeypatch):
+    monkeypatch.setattr(machine, "_PROBE", "import time; time.sleep(60)")
+    assert "did not end" in machine.probe_threading_layer(timeout=0.2)
+
+
+def test_info_for_people_and_for_machines(monkeypatch):
+    monkeypatch.setattr("softmax_numba.bench.info.probe_threading_layer", lambda: "tbb")
+    facts = collect()
+    assert json.loads(json.dumps(facts)) == json.loads(json.dumps(facts))
+    text = "\n".join(lines(facts))
+    for word in ("python", "numba", "numpy", "cpu", "caches", "vectors", "threading layer", "cache folder", "gpu"):
+        assert f"\n{word} " in f"\n{text}"
+
+
+def test_info_command_end_to_end():
+    run = subprocess.run(
+        [sys.executable, "-m", "softmax_numba", "info", "--json"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    facts = json.loads(run.stdout)
+    assert facts["threading_layer"] in ("tbb", "omp", "workqueue") or "one thread" in facts["threading_layer"]

@@ -1,0 +1,78 @@
+"""The registry of peers: each computes the function it is timed for, into the buffer it is given."""
+
+import numpy as np
+import pytest
+
+from softmax_numba.bench.accuracy import Judge
+from softmax_numba.bench.peers import OURS, PEERS, Job, select
+from softmax_numba.bench.requests import RequestError
+from softmax_numba.bench.workloads import DTYPES, OPS, dtype_named, result_dtype, result_shape
+
+EVERYBODY = [OURS, *PEERS.values()]
+
+
+def job(op, dtype, shape=(6, 50), axis=-1):
+    x = np.random.default_rng(0).normal(0, 2, shape).astype(dtype_named(dtype))
+    out = np.zeros(result_shape(op, shape, axis), result_dtype(x.dtype))
+    return Job(op, x, axis, out, threads=1)
+
+
+@pytest.mark.parametrize("peer", PEERS.values(), ids=lambda peer: peer.name)
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("dtype", [*DTYPES, "int32"])
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_peer_computes_the_function(peer, op, dtype, axis):
+    pytest.importorskip(peer.module)
+    work = job(op, dtype, axis=axis)
+    if (reason := peer.unsupported(op, work.x.dtype)) is not None:
+        assert dtype in reason
+        return
+    returned = peer.bind(work)()
+    result = work.out if peer.writes_out else np.asarray(returned)
+    judge = Judge(work.x, axis)
+    found = judge.judge(op, {"y": judge.take(op, result)})["y"]
+    assert found.fault is None
+    assert found.max_ulp < 60
+
+
+@pytest.mark.parametrize("peer", EVERYBODY, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("op", OPS)
+def test_bound_call_sees_the_array_as_it_is_then(peer, op):
+    """Binding copies nothing: what the call costs is what the library costs."""
+    pytest.importorskip(peer.module)
+    work = job(op, "float32")
+    call = peer.bind(work)
+    call()
+    work.x[...] = 0
+    returned = call()
+    result = work.out if peer.writes_out else np.asarray(returned)
+    expected = {"softmax": 1 / 50, "log_softmax": -np.log(50), "logsumexp": np.log(50)}[op]
+    assert np.allclose(result, expected)
+
+
+def test_torch_gets_the_number_of_threads():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        PEERS["torch"].bind(job("softmax", "float32"))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_who_cannot_do_bfloat16_says_so():
+    bfloat16 = dtype_named("bfloat16")
+    reasons = {name: peer.unsupported("softmax", bfloat16) for name, peer in PEERS.items()}
+    assert "bfloat16" in reasons["numpy"]
+    assert "bfloat16" in reasons["scipy"]
+    assert reasons["torch"] is None
+
+
+def test_unknown_peer_is_named_with_the_known_ones():
+    with pytest.raises(RequestError, match=r"unknown peer 'jaxx'; known: numpy, scipy, torch"):
+        select(["numpy", "jaxx"])
+
+
+def test_versions_are_those_of_the_installed_packages():
+    assert PEERS["numpy"].version == np.__version__
+    assert OURS.installed

@@ -1,0 +1,70 @@
+"""The bound: a copy that really copies, and a read that really reads."""
+
+import numpy as np
+import pytest
+
+from softmax_numba.bench.machine import available_threads
+from softmax_numba.bench.roofline import COPY, READ, STREAMING_COPY, bounds
+
+
+def fresh(count, dtype, offset):
+    """An array that begins ``offset`` bytes after an aligned place."""
+    raw = np.zeros(count * np.dtype(dtype).itemsize + 128, np.uint8)
+    start = -raw.ctypes.data % 64 + offset
+    return raw[start : start + count * np.dtype(dtype).itemsize].view(dtype)
+
+
+@pytest.mark.parametrize("kind", [COPY, STREAMING_COPY])
+@pytest.mark.parametrize("threads", sorted({1, available_threads()}))
+@pytest.mark.parametrize(("count", "dtype"), [(1, "f4"), (33, "f4"), (4097, "f8"), (300_001, "f4"), (70_001, "u2")])
+@pytest.mark.parametrize(("x_offset", "out_offset"), [(0, 0), (16, 16), (8, 48)])
+def test_copy_moves_all_but_the_ends(kind, threads, count, dtype, x_offset, out_offset):
+    x, out = fresh(count, dtype, x_offset), fresh(count, dtype, out_offset)
+    x[:] = np.arange(count) % 97 + 1
+    bounds(x, out, threads)[kind]()
+    wrong = np.flatnonzero(out != x)
+    assert wrong.size * x.itemsize < 128
+    inner = out[128 // x.itemsize : -128 // x.itemsize]
+    assert np.array_equal(inner, x[128 // x.itemsize : -128 // x.itemsize])
+
+
+@pytest.mark.parametrize("layout", ["F", "reversed", "moved"])
+def test_copy_stays_within_arrays_of_any_layout(layout):
+    base = np.arange(64 * 32, dtype=np.float32).reshape(64, 32)
+    x = {"F": np.asfortranarray(base), "reversed": base[::-1], "moved": np.moveaxis(base, 0, 1)}[layout]
+    guarded = np.full(x.size + 64, -1, np.float32)
+    out = guarded[32:-32].reshape(x.shape)
+    for call in bounds(x, out, 1).values():
+        call()
+    assert (guarded[:32] == -1).all()
+    assert (guarded[-32:] == -1).all()
+    assert (out >= 0).mean() > 0.95
+
+
+def test_read_bounds_a_reduction_and_leaves_the_result_alone():
+    x, out = np.ones((1000, 700), np.float32), np.full(1000, 7, np.float32)
+    calls = bounds(x, out, available_threads())
+    assert list(calls) == [READ]
+    calls[READ]()
+    assert (out == 7).all()
+
+
+def test_read_takes_time_in_proportion():
+    """A read whose result nobody used would be optimised away."""
+    from softmax_numba.bench.timing import Budget, interleaved, spread
+
+    small, large = np.ones(2**16, np.float32), np.ones(2**20, np.float32)
+    calls = {
+        "small": bounds(small, small[:1], 1)[READ],
+        "large": bounds(large, large[:1], 1)[READ],
+    }
+    figures = interleaved(calls, Budget(0.3, 5, 15))
+    assert spread(figures["large"].seconds).median > 5 * spread(figures["small"].seconds).median
+
+
+def test_integers_have_a_bound_too():
+    x, out = np.ones((100, 100), np.int16), np.zeros((100, 100), np.float64)
+    calls = bounds(x, out, 1)
+    for call in calls.values():
+        call()
+    assert set(calls) == {COPY, STREAMING_COPY}
