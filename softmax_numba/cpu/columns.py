@@ -134,7 +134,7 @@ def column_reduction(operation):
                 store_pair(slots, s, plus(zero, a, b))
             filled_slots = min(filled_slots, step)
             step //= 2
-        return ties
+        return ties, load_pair(slots, 0, as_total(zero))
 
     return reduce_vector
 
@@ -181,28 +181,84 @@ def _note_scales(scales, tile, temperature):
     return note
 
 
+def note_total(like, total, sums, place):
+    """The lanes' sums from ``place`` on: float32's are a pair of halves, float64's a sum and its error."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(note_total, jit_options=INLINED)
+def _note_total(like, total, sums, place):
+    wide = like.element == types.float32
+
+    def note(like, total, sums, place):
+        base = pointer_to(sums.ctypes.data, sums)
+        row = sums.shape[1]
+        store(base, HIGH * row + place, total[0])
+        if wide:
+            store(base, HIGH * row + place + 8, total[1])
+            store(base, LOW * row + place, total[0] - total[0])
+            store(base, LOW * row + place + 8, total[0] - total[0])
+        else:
+            store(base, LOW * row + place, total[1])
+
+    return note
+
+
+def leave_out(mask, tile, numbers, step, results):
+    """Settles lanes of which the mask leaves nothing."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(leave_out, jit_options=INLINED)
+def _leave_out(mask, tile, numbers, step, results):
+    if mask == types.none:
+        return lambda mask, tile, numbers, step, results: None
+
+    def leave_out_masked(mask, tile, numbers, step, results):
+        for k in range(tile.lanes):
+            if takes_part(mask, tile.o, tile.j + k) == 0:
+                results[k] = -np.inf
+                for b in range(k, numbers.shape[1], step):
+                    numbers[FIRST, b] = numbers[SECOND, b] = numbers[PEAK, b] = numbers[LOG, b] = 0.0
+
+    return leave_out_masked
+
+
 def columns(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of a (outer, length, inner) array."""
-    settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
+    settle, settle_vector = operation.settle, operation.settle_vector
+    one_number, hidden = operation.one_number, operation.hidden
     value, maps_exponentials = operation.map, operation.maps_exponentials
     reduce_vector = column_reduction(operation)
     width = 64 // np.dtype(compute).itemsize
     most_lanes = MOST_VECTORS * width
 
     @inlined
-    def reduce_block(tile, count, temperature, slot_array, numbers, sums, first):
+    def note_block(tile, count, temperature, slots, numbers, sums, first):
         """Notes maximum and sums of the block's lanes from place ``first`` on."""
-        noted = pointer_to(numbers.ctypes.data, numbers)
-        row = numbers.shape[1]
+        noted, row = pointer_to(numbers.ctypes.data, numbers), numbers.shape[1]
         for k in range(0, tile.lanes, width):
             top, scale = load(tile.tops, k), scale_at(tile, k, temperature)
-            ties = reduce_vector(moved(tile.values, k * count), count, top, scale, aligned(slot_array))
+            ties, total = reduce_vector(moved(tile.values, k * count), count, top, scale, slots)
             store(noted, TOP * row + first + k, top)
             store(noted, TIES * row + first + k, ties)
-            total = slot_array[(-slot_array.ctypes.data & 63) // 8 :]
-            for n in range(width):  # a pair of vectors: two halves of float32's lanes, or float64's sums and errors
-                sums[HIGH, first + k + n] = total[n]
-                sums[LOW, first + k + n] = total[8 + n] if width == 8 else 0.0
+            note_total(top, total, sums, first + k)
+
+    @inlined
+    def settle_block(tile, count, temperature, slots, numbers, results):
+        """Settles lanes of a single block, a vector of them at once."""
+        noted, row = pointer_to(numbers.ctypes.data, numbers), numbers.shape[1]
+        settled_results = pointer_to(results.ctypes.data, results)
+        for k in range(0, tile.lanes, width):
+            top, scale = load(tile.tops, k), scale_at(tile, k, temperature)
+            ties, total = reduce_vector(moved(tile.values, k * count), count, top, scale, slots)
+            second, peak, log_sum, result = settle_vector(top, ties, total, scale)
+            store(noted, FIRST * row + k, filled(noted, 1.0))
+            store(noted, SECOND * row + k, second)
+            store(noted, PEAK * row + k, peak)
+            store(noted, LOG * row + k, log_sum)
+            store(settled_results, k, result[0])
+            store(settled_results, k + width - 8, result[1])
 
     @inlined
     def map_block(tile, start, count, temperature, again, numbers, first, out):
@@ -248,15 +304,20 @@ def columns(operation, compute):
                 t // tiles, j, lanes, moved(tops, most_lanes), tops, pointer_to(scales.ctypes.data, scales), stage
             )
             note_scales(scales, tile, temperature)
-            for b in range(blocks):
-                count = min(BLOCK, length - b * BLOCK)
-                read_block(x, mask, tile, b * BLOCK, count)
-                reduce_block(tile, count, temperature, slots, numbers, sums, b * per_tile)
-            for k in range(lanes):
-                scale = scale_of(compute(0), temperature_of(temperature, tile.o, j + k))
-                left = takes_part(mask, tile.o, j + k)
-                results[k] = settle(numbers, sums, k, per_tile, blocks, scale, left)
-                if one_number:
+            if blocks == 1:
+                read_block(x, mask, tile, 0, length)
+                settle_block(tile, length, temperature, aligned(slots), numbers, results)
+            else:
+                for b in range(blocks):
+                    count = min(BLOCK, length - b * BLOCK)
+                    read_block(x, mask, tile, b * BLOCK, count)
+                    note_block(tile, count, temperature, aligned(slots), numbers, sums, b * per_tile)
+                for k in range(lanes):
+                    scale = scale_of(compute(0), temperature_of(temperature, tile.o, j + k))
+                    results[k] = settle(numbers, sums, k, per_tile, blocks, scale, 1)
+            leave_out(mask, tile, numbers, per_tile, results)
+            if one_number:
+                for k in range(lanes):
                     put(place(out, tile.o, 0, j + k), 0, results[k])
             if not one_number:
                 for b in range(blocks):
@@ -267,6 +328,7 @@ def columns(operation, compute):
                 for k in range(lanes):
                     hide(mask, out, tile.o, j + k, results[k], hidden)
         hold(held)
+        hold(slots)
         hold(scales)
         hold(numbers)
 

@@ -15,11 +15,14 @@ import functools
 import hashlib
 import os
 import pickle
+import string
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite
 import numba
@@ -30,6 +33,10 @@ from numba.core.serialize import dumps
 _SUFFIX = ".kernel"
 _DIGEST = hashlib.sha256
 _STALE_DAYS = 30
+_Made = TypeVar("_Made")
+
+# Held while a kernel is made. A fork waits for it (threads.py): no child can finish what another thread began.
+making = threading.RLock()
 
 
 @functools.cache
@@ -37,7 +44,10 @@ def _key() -> str:
     """A hash of all that machine code depends on, the kernel itself aside."""
     digest = _DIGEST()
     package = Path(__file__).parent.parent
-    for path in sorted(package.rglob("*.py")):
+    sources = sorted(package.rglob("*.py"))
+    if not sources:  # a frozen application: nothing tells one version of the kernels from the next
+        raise FileNotFoundError(f"no sources in {package}")
+    for path in sources:
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     codegen = numba.core.registry.cpu_target.target_context.codegen()
     digest.update(repr((numba.__version__, llvmlite.__version__, sys.version, codegen.magic_tuple())).encode())
@@ -72,7 +82,8 @@ def folder() -> Path | None:
             tempfile.TemporaryFile(dir=path).close()
         except (OSError, RuntimeError):
             continue
-        _forget_old_versions(base, path)
+        with contextlib.suppress(OSError):  # somebody else's folder that this user may write to
+            _forget_old_versions(base, path)
         return path
     return None
 
@@ -83,8 +94,9 @@ def _forget_old_versions(base: Path, current: Path) -> None:
     limit = time.time() - _STALE_DAYS * 86400
     for other in base.iterdir():
         with contextlib.suppress(OSError):
-            if other != current and len(other.name) == len(current.name) and other.stat().st_mtime < limit:
-                for file in other.glob("*" + _SUFFIX):
+            ours = len(other.name) == len(current.name) and set(other.name) <= set(string.hexdigits)
+            if ours and other != current and other.stat().st_mtime < limit:
+                for file in other.glob(f"*{_SUFFIX}*"):  # and what a process left that died while writing
                     file.unlink()
                 other.rmdir()
 
@@ -120,9 +132,10 @@ class _KernelCache(_Cache):
                 return CompileResult._rebuild(target_context, *pickle.loads(content[size:]))
         return None
 
-    def save_overload(self, sig: object, data: CompileResult) -> None:
+    def save_overload(self, sig: object, data: Any) -> None:
         file = self._file(sig)
-        if file is None:
+        # Code with addresses of this process in it (a ctypes function, say) would crash the next.
+        if file is None or data.library.has_dynamic_globals:
             return
         content = dumps(data._reduce())
         temporary = None
@@ -145,3 +158,21 @@ def kept(dispatcher: Any, name: str) -> Any:
     """The dispatcher with its compiled code kept on disk under ``name``."""
     dispatcher._cache = NullCache() if folder() is None else _KernelCache(name)
     return dispatcher
+
+
+def once(make: Callable[..., _Made]) -> Callable[..., _Made]:
+    """``make``, called once for each set of arguments, also where several threads ask at the same time.
+
+    Who asks for what is there does not wait for what is being made.
+    """
+    made: dict[tuple[Any, ...], _Made] = {}
+
+    @functools.wraps(make)
+    def wait_and_make(*arguments: Any) -> _Made:
+        if arguments not in made:
+            with making:
+                if arguments not in made:
+                    made[arguments] = make(*arguments)
+        return made[arguments]
+
+    return wait_and_make

@@ -46,7 +46,7 @@ class Format(NamedTuple):
 # subnormal numbers on the way, so that the results underflow gradually in the last product.
 _LN2, _LOG2_E = math.log(2), math.log2(math.e)
 _ROUND32, _ROUND64 = 1.5 * 2.0**23, 1.5 * 2.0**52
-_LN2_LOW = float.fromhex("0x1.ABC9E3B39803Fp-56")  # ln(2) - float64(ln(2))
+LN2_LOW = float.fromhex("0x1.ABC9E3B39803Fp-56")  # ln(2) - float64(ln(2))
 _FLOAT32 = Format(
     log2_e=np.float32(math.log2(math.e)),
     ln2_high=np.float32(math.log(2)),
@@ -60,7 +60,7 @@ _FLOAT32 = Format(
 _FLOAT64 = Format(
     log2_e=math.log2(math.e),
     ln2_high=math.log(2),
-    ln2_low=_LN2_LOW,
+    ln2_low=LN2_LOW,
     round_to_integer=_ROUND64,
     exponent_field=_ROUND64 + 1023 + 64,
     reach=2.0**40,
@@ -69,13 +69,14 @@ _FLOAT64 = Format(
 )
 
 
-def _hexadecimal(kind, digits):
+def hexadecimal(kind, digits):
+    """Numbers of type ``kind`` from C's notation, which shows every bit."""
     return tuple(kind(float.fromhex(number)) for number in digits.split())
 
 
 # (exp(r) - 1 - r) / r**2, the constant coefficient first
-_Q32 = _hexadecimal(np.float32, "0x1.FFFFFCp-2 0x1.555492p-3 0x1.5558F2p-5 0x1.1239E2p-7 0x1.6A2442p-10")
-_Q64 = _hexadecimal(
+_Q32 = hexadecimal(np.float32, "0x1.FFFFFCp-2 0x1.555492p-3 0x1.5558F2p-5 0x1.1239E2p-7 0x1.6A2442p-10")
+_Q64 = hexadecimal(
     float,
     "0x1.0000000000001p-1 0x1.5555555555556p-3 0x1.5555555553D68p-5 0x1.11111111109B5p-7 0x1.6C16C17889F40p-10 "
     "0x1.A01A01A7C2F2Ep-13 0x1.A019B9148739Fp-16 0x1.71DE0DB2EAFC6p-19 0x1.28917CA046B86p-22 0x1.AF389EEB9E5E9p-26",
@@ -124,7 +125,7 @@ def _scale_of(like, temperature):
 
     def tempered(like, temperature):
         octave = temperature * _LN2
-        below = fma(temperature, _LN2, -octave) + temperature * _LN2_LOW
+        below = fma(temperature, _LN2, -octave) + temperature * LN2_LOW
         high = kind(octave)
         return Scale(
             kind(_LOG2_E / temperature),

@@ -24,7 +24,8 @@ from numba import types
 from numba.extending import overload
 
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
-from softmax_numba.cpu.simd import INLINED, fma, halves, inlined, select, times, widened
+from softmax_numba.cpu.logarithm import log_of_sum
+from softmax_numba.cpu.simd import INLINED, fma, halves, inlined, magnitude, narrowed, select, times, widened
 
 BLOCK = 4096
 
@@ -220,7 +221,7 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
         low += error + weight * sums[LOW, k] + extra
     unit = exp_relative(peak, reference(safe_top(peak), scale), scale)
     rest = (high + low) / unit
-    log_sum = math.log1p(rest) if ties == 1.0 else math.log(ties + rest)
+    log_sum = log_of_sum(ties, rest)
     result = np.float64(peak) + log_sum
     if not left:
         peak, log_sum, result = 0.0, 0.0, -np.inf
@@ -230,6 +231,69 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
         numbers[PEAK, lane + b * step] = peak
         numbers[LOG, lane + b * step] = log_sum
     return result
+
+
+# The same for the lanes of one vector, where each is a single block: the bits are those of the functions above.
+
+
+def settle_sums(top, ties, total, scale):
+    """Softmax: the vectors SECOND, PEAK and LOG of Settled, and the lanes' results."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(settle_sums, jit_options=INLINED)
+def _settle_sums(top, ties, total, scale):
+    if top.element == types.float32:
+
+        def settle_float32(top, ties, total, scale):
+            inverse = narrowed(1.0 / total[0], 1.0 / total[1])
+            inverse = select(top == -np.inf, np.nan, inverse)
+            return inverse, top, inverse, widened(inverse)
+
+        return settle_float32
+
+    def settle_float64(top, ties, total, scale):
+        high, low = total
+        inverse = 1.0 / high
+        nearer = inverse + inverse * (fma(-high, inverse, 1.0) - low * inverse)
+        inverse = select(low == 0.0, inverse, nearer)
+        inverse = select(top == -np.inf, np.nan, inverse)
+        return inverse, top, inverse, (inverse, inverse)
+
+    return settle_float64
+
+
+def settle_logs(top, ties, total, scale):
+    """log_softmax and logsumexp: as :func:`settle_sums`."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(settle_logs, jit_options=INLINED)
+def _settle_logs(top, ties, total, scale):
+    if top.element == types.float32:
+
+        def settle_float32(top, ties, total, scale):
+            unit = exp_relative(top, reference(safe_top(top), scale), scale)
+            u, t, n = widened(unit), widened(top), widened(ties)
+            log_0, result_0 = _logs(t[0], n[0], total[0], u[0])
+            log_1, result_1 = _logs(t[1], n[1], total[1], u[1])
+            return top, top, narrowed(log_0, log_1), (result_0, result_1)
+
+        return settle_float32
+
+    def settle_float64(top, ties, total, scale):
+        unit = exp_relative(top, reference(safe_top(top), scale), scale)
+        log_sum, result = _logs(top, ties, total[0] + total[1], unit)
+        return top, top, log_sum, (result, result)
+
+    return settle_float64
+
+
+@inlined
+def _logs(top, ties, rest, unit):
+    log_sum = log_of_sum(ties, rest / unit)
+    infinite = magnitude(top) == np.inf
+    return select(infinite, np.nan, log_sum), select(infinite, top + rest, top + log_sum)
 
 
 class Settled(NamedTuple):
@@ -274,12 +338,15 @@ class Operation(NamedTuple):
     name: str
     term: Callable
     settle: Callable
+    settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
     maps_exponentials: bool  # the map takes exp(x) relative to the block, not x
     one_number: bool  # one result a lane: what `settle` returns
     hidden: float  # the result at a masked-out place
 
 
-SOFTMAX = Operation("softmax", every_term, settle_sum, probability, True, False, 0.0)
-LOG_SOFTMAX = Operation("log_softmax", terms_beside_the_largest, settle_log, log_probability, False, False, -np.inf)
-LOGSUMEXP = Operation("logsumexp", terms_beside_the_largest, settle_log, no_map, False, True, -np.inf)
+SOFTMAX = Operation("softmax", every_term, settle_sum, settle_sums, probability, True, False, 0.0)
+LOG_SOFTMAX = Operation(
+    "log_softmax", terms_beside_the_largest, settle_log, settle_logs, log_probability, False, False, -np.inf
+)
+LOGSUMEXP = Operation("logsumexp", terms_beside_the_largest, settle_log, settle_logs, no_map, False, True, -np.inf)

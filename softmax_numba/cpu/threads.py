@@ -1,25 +1,35 @@
 """Threads: Numba's pool, used so that it takes no process down.
 
-What goes wrong without care, each with its answer here: pip's ``libtbb`` lies off the loader's path, so that Numba does
-not find it (it is loaded by its full path first); the *workqueue* layer aborts the process when two Python threads
-use it at once (the second runs serially); GNU OpenMP ends a forked child at its first parallel kernel (it runs
-serially); Numba's OpenMP layer changes the number of threads of everyone who shares the runtime, PyTorch among them (it
-is put back).
+What goes wrong without care, each with its answer here:
+
+- pip's ``libtbb`` lies off the loader's path, so that Numba does not find it: it is loaded by its full path first.
+- The *workqueue* layer aborts the process when two Python threads use it at once: the second runs serially.
+- A fork in the middle of a parallel call leaves the child with half a pool: a fork waits until those calls are over,
+  and what begins meanwhile runs serially.
+- GNU OpenMP ends a forked child at its first parallel kernel: there, everything runs serially.
+- Numba's start of OpenMP changes the number of threads of everyone who shares the runtime, PyTorch among them, and its
+  start of any layer settles how ``multiprocessing`` starts processes: both are put back.
 """
 
 import contextlib
 import ctypes
-import functools
+import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 
-_guard = threading.Lock()
+from softmax_numba.cpu.compiled import making
+
+_door = threading.Condition()  # its lock may be taken twice: a signal handler may call us, or fork
+_inside: set[int] = set()  # Python threads in a parallel call
+_forks = 0  # how many are waiting or under way
 _serial_only = False
+_forked = False
 
 
 def _find_tbb() -> None:
@@ -38,7 +48,7 @@ def _find_tbb() -> None:
         for folder in folders:
             if (folder / name).exists():
                 with contextlib.suppress(OSError):  # a system's own TBB may still be found
-                    ctypes.CDLL(str(folder / name), mode=ctypes.RTLD_GLOBAL)
+                    ctypes.CDLL(str(folder / name))
                     return
 
 
@@ -57,66 +67,95 @@ def available() -> int:
 
 def in_use() -> int:
     """How many threads a call made now uses: ``numba.set_num_threads`` of this thread, 1 where only serial is safe."""
-    if _serial_only:
-        return 1
-    return int(numba.get_num_threads())
+    _start()
+    return 1 if _serial_only or (_forked and layer() == "omp") else int(numba.get_num_threads())
 
 
 def run(parallel: Callable[[], object], serial: Callable[[], object]) -> None:
-    """Calls ``parallel``, or ``serial`` where the threading layer is taken by another Python thread."""
-    name = layer()
-    if name is None:
-        # The first call starts the pool; two at once could start a workqueue and use it before it is known as one.
-        with _guard, _openmp_threads_kept():
-            parallel()
-    elif name == "workqueue":
-        if _guard.acquire(blocking=False):
-            try:
-                parallel()
-            finally:
-                _guard.release()
-        else:
-            serial()
-    elif name == "omp":
-        with _openmp_threads_kept():
-            parallel()
-    else:
-        parallel()
-
-
-@functools.cache
-def _openmp() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """The OpenMP runtime's own getter and setter of this thread's number of threads."""
-    names = {"linux": "libgomp.so.1", "darwin": "libomp.dylib", "win32": "vcomp140.dll"}
+    """Calls ``parallel``, or ``serial`` where another Python thread has the workqueue or is about to fork."""
+    _start()
+    me = threading.get_ident()
+    with _door:
+        free = not _forks and not (_inside and layer() == "workqueue")
+        if free:
+            _inside.add(me)
+    if not free:
+        serial()
+        return
+    # One share a task, for whoever is free: by default Numba hands each thread one equal part, and a core that is
+    # busy with something else (another library's threads that still spin, say) holds up everybody. Set here because
+    # a kernel that calls this holds an address of its process, and no cache can keep it.
+    before = numba.set_parallel_chunksize(1)
     try:
-        runtime = ctypes.CDLL(names.get(sys.platform, ""))
-        return runtime.omp_get_max_threads, runtime.omp_set_num_threads
-    except (OSError, AttributeError):
-        return None
+        parallel()
+    finally:
+        numba.set_parallel_chunksize(before)
+        with _door:
+            _inside.discard(me)
+            _door.notify_all()
+
+
+def _start() -> None:
+    """Has Numba choose and start its threading layer, unless that is done."""
+    if layer() is None:
+        with _openmp_threads_kept(), _start_method_kept():
+            numba.get_num_threads()
+
+
+@contextlib.contextmanager
+def _start_method_kept() -> Iterator[None]:
+    """Leaves ``multiprocessing.set_start_method`` to the user, who may call it once; Numba asks, which settles it."""
+    undecided = multiprocessing.get_start_method(allow_none=True) is None
+    yield
+    if undecided:
+        multiprocessing.set_start_method(None, force=True)
 
 
 @contextlib.contextmanager
 def _openmp_threads_kept() -> Iterator[None]:
-    runtime = _openmp()
-    if runtime is None:
-        yield
+    before = [(runtime, runtime.omp_get_max_threads()) for runtime in _openmp_runtimes()]
+    yield
+    for runtime, count in before:
+        runtime.omp_set_num_threads(count)
+
+
+def _openmp_runtimes() -> Iterator[Any]:
+    """The OpenMP runtimes in this process that Numba's may turn out to be; none is loaded for this."""
+    if not hasattr(os, "RTLD_NOLOAD"):
         return
-    get, put = runtime
-    before = get()
-    try:
-        yield
-    finally:
-        put(before)
+    for name in ("libgomp.so.1", "libgomp.so.1.0.0", "libomp.dylib", "libiomp5.dylib", None):
+        with contextlib.suppress(OSError, AttributeError):
+            runtime = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            if runtime.omp_get_max_threads and runtime.omp_set_num_threads:
+                yield runtime
 
 
-def _after_fork() -> None:
-    global _guard, _serial_only
-    _guard = threading.Lock()
-    if layer() == "omp":
-        _serial_only = True
+def _before_fork() -> None:
+    global _forks
+    me = threading.get_ident()
+    with _door:
+        _forks += 1
+        while _inside - {me}:
+            _door.wait()
+    making.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    global _forks
+    making.release()
+    with _door:
+        _forks -= 1
+
+
+def _after_fork_in_child() -> None:
+    global _door, _forks, _forked
+    making.release()
+    _door = threading.Condition()
+    _inside.clear()
+    _forks, _forked = 0, True
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 _find_tbb()
