@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report test lint format venv clean
+.PHONY: help report readme test lint format venv clean
 
 python := $(VENV)/bin/python
 install := $(python) -m pip install --disable-pip-version-check -c constraints.txt
@@ -38,6 +38,9 @@ help:  ## Show this list
 
 report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
 	$(VENV)/bin/softmax-numba report $(REPORT_ARGS)
+
+readme: $(report_stamp)  ## Write README.md's picture and table from a report: make readme FROM=reports/epyc-zen4
+	$(python) scripts/readme_table.py $(FROM)
 
 test: $(stamps)/dev  ## Run the whole test suite
 	$(python) -m pytest $(PYTEST_ARGS)

@@ -276,6 +276,8 @@ def columns(operation, compute):
                 found = Settled(
                     load(at, FIRST * row), load(at, SECOND * row), load(at, PEAK * row), load(at, LOG * row)
                 )
+                if maps_exponentials:
+                    v = v * found.first
                 v = value(v, found, scale)
                 if k + width <= tile.lanes:
                     store(target, k, v)

@@ -151,7 +151,7 @@ def _significand(r):
 
         def exp_float32(r):
             q = fma(fma(fma(fma(r, c4, c3), r, c2), r, c1), r, c0)
-            return fma(q * r, r, r) + np.float32(1)
+            return fma(q, r * r, r) + np.float32(1)
 
         return exp_float32
 
@@ -160,7 +160,7 @@ def _significand(r):
     def exp_float64(r):
         q = fma(fma(fma(fma(r, d9, d8), r, d7), r, d6), r, d5)
         q = fma(fma(fma(fma(fma(q, r, d4), r, d3), r, d2), r, d1), r, d0)
-        return fma(q * r, r, r) + 1.0
+        return fma(q, r * r, r) + 1.0
 
     return exp_float64
 

@@ -141,6 +141,9 @@ def safe_top(top):
     return select(top == -np.inf, 0.0, top)
 
 
+_ONE_FACTOR = -60
+
+
 @inlined
 def weigh(numbers, sums, lane, step, blocks, scale):
     """The lane's maximum; in ``sums[WEIGHT]`` what a block's sum counts relative to that of the maximum's block.
@@ -149,9 +152,6 @@ def weigh(numbers, sums, lane, step, blocks, scale):
     float32, 2**40 in float64) need an exponential here.
     """
     peak = numbers[TOP, lane]
-    if blocks == 1:
-        sums[WEIGHT, lane] = numbers[FIRST, lane] = numbers[SECOND, lane] = 1.0
-        return peak
     for b in range(1, blocks):
         peak = max(peak, numbers[TOP, lane + b * step])
     f = format_of(peak)
@@ -168,9 +168,12 @@ def weigh(numbers, sums, lane, step, blocks, scale):
             if of_block.shift == 0.0 and of_lane.shift == 0.0:
                 n = max(int(apart), f.vanished)
                 weight = math.ldexp(1.0, n)
-                # In two factors, neither of them subnormal.
-                first = math.ldexp(1.0, max(n, f.least_exponent))
-                second = math.ldexp(1.0, min(n - f.least_exponent, 0))
+                # As one factor with the inverse of the sum, or as two that no one of is subnormal.
+                if n >= _ONE_FACTOR:
+                    second = weight
+                else:
+                    first = math.ldexp(1.0, max(n, f.least_exponent))
+                    second = math.ldexp(1.0, min(n - f.least_exponent, 0))
             else:
                 shifted = (np.float64(of_block.shift) - np.float64(of_lane.shift)) / scale.temperature
                 first = weight = math.exp(shifted + apart * math.log(2.0))
@@ -183,42 +186,53 @@ def weigh(numbers, sums, lane, step, blocks, scale):
 @inlined
 def settle_sum(numbers, sums, lane, step, blocks, scale, left):
     """Softmax: FIRST * SECOND of each block is its factor over the lane's sum; returns 1 / sum, NaN without one."""
+    if blocks == 1:  # apart, so that a short row meets no loop
+        inverse = inverse_of(numbers[TOP, lane], sums[HIGH, lane], sums[LOW, lane])
+        numbers[FIRST, lane] = 1.0
+        numbers[SECOND, lane] = inverse if left else 0.0
+        return inverse
     peak = weigh(numbers, sums, lane, step, blocks, scale)
     high, low = 0.0, 0.0
     for b in range(blocks):
         k = lane + b * step
         high, error = two_sum(high, sums[WEIGHT, k] * sums[HIGH, k])
         low += error + sums[WEIGHT, k] * sums[LOW, k]
+    inverse = inverse_of(peak, high, low)
+    for b in range(blocks):
+        k = lane + b * step
+        numbers[SECOND, k] = numbers[SECOND, k] * inverse if left else 0.0
+    return inverse
+
+
+@inlined
+def inverse_of(peak, high, low):
+    """1 / (high + low); NaN where there is nothing but -inf."""
     inverse = 1.0 / high
     if low != 0.0:  # float64: the quotient by the unrounded sum
         inverse += inverse * (fma(-high, inverse, 1.0) - low * inverse)
-    if peak == -np.inf:
-        inverse = np.nan
-    for b in range(blocks):
-        k = lane + b * step
-        if left:
-            numbers[SECOND, k] *= inverse
-        else:
-            numbers[FIRST, k] = numbers[SECOND, k] = 0.0
-    return inverse
+    return np.nan if peak == -np.inf else inverse
 
 
 @inlined
 def settle_log(numbers, sums, lane, step, blocks, scale, left):
     """log_softmax: LOG is the logarithm of the lane's sum relative to its largest term; returns the logsumexp."""
-    peak = weigh(numbers, sums, lane, step, blocks, scale)
-    ties, high, low = 0.0, 0.0, 0.0
-    for b in range(blocks):
-        k = lane + b * step
-        top, weight = numbers[TOP, k], sums[WEIGHT, k]
-        extra = 0.0
-        if top == peak:
-            ties += numbers[TIES, k]
-        elif top > -np.inf:
-            largest = exp_relative(top, reference(top, scale), scale)
-            extra = weight * (numbers[TIES, k] * largest)
-        high, error = two_sum(high, weight * sums[HIGH, k])
-        low += error + weight * sums[LOW, k] + extra
+    if blocks == 1:
+        peak, ties = numbers[TOP, lane], np.float64(numbers[TIES, lane])
+        high, low = sums[HIGH, lane], sums[LOW, lane]
+    else:
+        peak = weigh(numbers, sums, lane, step, blocks, scale)
+        ties, high, low = 0.0, 0.0, 0.0
+        for b in range(blocks):
+            k = lane + b * step
+            top, weight = numbers[TOP, k], sums[WEIGHT, k]
+            extra = 0.0
+            if top == peak:
+                ties += numbers[TIES, k]
+            elif top > -np.inf:
+                largest = exp_relative(top, reference(top, scale), scale)
+                extra = weight * (numbers[TIES, k] * largest)
+            high, error = two_sum(high, weight * sums[HIGH, k])
+            low += error + weight * sums[LOW, k] + extra
     unit = exp_relative(peak, reference(safe_top(peak), scale), scale)
     rest = (high + low) / unit
     log_sum = log_of_sum(ties, rest)
@@ -316,8 +330,8 @@ def settled(numbers, block):
 
 @inlined
 def probability(e, settled, scale):
-    """Softmax of a value whose exponential relative to its block is ``e``."""
-    return e * settled.first * settled.second
+    """Softmax of a value whose exponential relative to its block, times FIRST, is ``e``."""
+    return e * settled.second
 
 
 @inlined

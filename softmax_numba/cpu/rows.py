@@ -128,6 +128,13 @@ def exponentials(p, count, waiting, ref, scale):
         store(waiting, i, exp_relative(load_first(p, i, count - i), ref, scale))
 
 
+@inlined
+def rescale(waiting, count, factor):
+    """Multiplies exponentials by a power of two: their block is far below the lane's maximum."""
+    for i in range(0, count, width_of(waiting)):
+        store(waiting, i, load(waiting, i) * factor)
+
+
 def row_map(operation):
     """Compiles the map over one block of a row."""
     value = operation.map
@@ -191,6 +198,8 @@ def row_parts(operation):
                     exponentials(given, count, waiting, ref, scale)
                 else:
                     p = given
+            if maps_exponentials and found.first != 1.0:
+                rescale(p, count, found.first)
             map_one(p, count, target, found, scale, past_cache)
             if not direct:
                 for i in range(count):

@@ -13,7 +13,6 @@ What goes wrong without care, each with its answer here:
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import sys
 import threading
@@ -105,6 +104,8 @@ def _start() -> None:
 @contextlib.contextmanager
 def _start_method_kept() -> Iterator[None]:
     """Leaves ``multiprocessing.set_start_method`` to the user, who may call it once; Numba asks, which settles it."""
+    import multiprocessing  # as Numba does here; importing the package does not need it
+
     undecided = multiprocessing.get_start_method(allow_none=True) is None
     yield
     if undecided:

@@ -1,0 +1,59 @@
+"""Write README.md's picture and table from a report's results: readme_table.py REPORT_FOLDER [README]
+
+Nothing between the markers is typed by hand; tests/test_readme.py holds README.md to it.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from softmax_numba.bench.results import read
+from softmax_numba.report.folder import RESULTS, write_whole
+from softmax_numba.report.summary import Summary, summarise
+from softmax_numba.report.text import cells, columns, headline
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def table(summary: Summary, folder: str) -> str:
+    """The table of every cell, the losing ones too, with what it was measured on and how to repeat it."""
+    results = summary.results
+    versions = ", ".join(f"{name} {version}" for name, version in results.machine.versions.items())
+    heads = columns(summary, brief=True)
+    rows = [heads, ["---"] * len(heads), *(cells(summary, row, brief=True) for row in summary.rows)]
+    lines = [
+        f"Measured on {results.started[:10]}: {results.machine.cpu} ({results.machine.microarchitecture}), "
+        f"{results.threads} threads; Python {results.machine.python}, {versions}. To repeat it: `{results.command}`.",
+        f"The whole report, with intervals: [{folder}/summary.md]({folder}/summary.md).",
+        "",
+        *(f"- {line}" for line in headline(summary)),
+        "",
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+        "Time of softmax-numba; `vs`: the library's time over ours, median of interleaved rounds (≈ level, ▼ slower);",
+        "of copy: share of the speed of a plain copy of the same bytes (logsumexp: a read); ULP: largest error.",
+    ]
+    return "\n".join(lines)
+
+
+def readme(text: str, summary: Summary, folder: str) -> str:
+    """``text`` with picture and table brought up to date."""
+    picture = f"![How many times as fast as each library, cell by cell]({folder}/figures/speed.svg)"
+    for marker, content in (("picture", picture), ("table", table(summary, folder))):
+        pattern = re.compile(rf"(<!-- {marker}:begin -->\n).*?(<!-- {marker}:end -->)", re.DOTALL)
+        text, found = pattern.subn(lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text)
+        if found != 1:
+            raise SystemExit(f"README has {found} places marked {marker}:begin to {marker}:end; there must be one")
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    if not 1 <= len(arguments) <= 2:
+        raise SystemExit(__doc__)
+    folder, path = Path(arguments[0]), Path(arguments[1]) if len(arguments) == 2 else ROOT / "README.md"
+    shown = folder.resolve().relative_to(ROOT).as_posix()
+    write_whole(path, readme(path.read_text(), summarise(read(folder / RESULTS)), shown))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
