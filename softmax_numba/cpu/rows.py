@@ -5,7 +5,7 @@ cache); a longer one is read twice and its exponentials computed twice, which co
 """
 
 import numpy as np
-from numba import prange, set_parallel_chunksize
+from numba import prange
 
 from softmax_numba.cpu.access import hide, place, row_at, temperature_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
@@ -274,7 +274,6 @@ def long_lanes(operation, compute):
         outer, length, inner = x.shape
         blocks = (length + BLOCK - 1) // BLOCK
         numbers, sums = np.empty((NUMBERS, blocks), compute), np.empty((SUMS, blocks))
-        before = set_parallel_chunksize(1)  # a share a task, as in sweeps.py
         for o in range(outer):
             for j in range(inner):
                 left = 0
@@ -290,6 +289,5 @@ def long_lanes(operation, compute):
                         begin, end = blocks * k // shares, blocks * (k + 1) // shares
                         map_share(x, mask, temperature, out, o, j, begin, end, numbers, past_cache)
                     hide(mask, out, o, j, result, hidden)
-        set_parallel_chunksize(before)
 
     return compiled(sweep, f"{operation.name}_long", parallel=True)

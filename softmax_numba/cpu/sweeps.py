@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange, set_parallel_chunksize, types
+from numba import prange, types
 
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.columns import columns, tiles_of
-from softmax_numba.cpu.compiled import kept
+from softmax_numba.cpu.compiled import kept, once
 from softmax_numba.cpu.lane import Operation
 from softmax_numba.cpu.memory import with_inner_axis
 from softmax_numba.cpu.plan import Plan
@@ -52,26 +52,22 @@ def _sweep(kind: _Kind) -> Callable:
     return build(kind.operation, compute)
 
 
-@functools.cache
+@once
 def _serial(kind: _Kind) -> Callable:
-    # A long lane in one thread is a row like any other.
-    kind = kind._replace(sweep="rows" if kind.sweep == "long" else kind.sweep)
+    if kind.sweep == "long":  # in one thread a row like any other
+        return _serial(kind._replace(sweep="rows"))
     return _kept(_sweep(kind), kind, False)
 
 
-@functools.cache
+@once
 def _parallel(kind: _Kind) -> Callable:
     sweep = _sweep(kind)
     if kind.sweep == "long":
         return _kept(sweep, kind, True)
 
     def shared(x, mask, temperature, out, units, shares, past_cache):
-        # One share a task, for whoever is free: by default Numba hands each thread one equal part, and a core that is
-        # busy with something else (another library's threads that still spin, say) holds up everybody.
-        before = set_parallel_chunksize(1)
         for k in prange(shares):
             sweep(x, mask, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
-        set_parallel_chunksize(before)
 
     return _kept(compiled(shared, f"{kind.operation.name}_{kind.sweep}_shared", parallel=True), kind, True)
 
@@ -95,7 +91,7 @@ def run(operation: Operation, plan: Plan, storage: types.Type, x, mask, temperat
         threads.run(parallel, serial)
 
 
-@functools.cache
+@once
 def small(operation: Operation, storage: types.Type) -> Callable:
     """The serial row sweep as ``kernel(x, out)`` for C-ordered arrays of shape (lanes, length).
 
