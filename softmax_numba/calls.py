@@ -8,14 +8,15 @@ import numpy as np
 
 from softmax_numba import interop
 from softmax_numba.cpu import sweeps, threads
-from softmax_numba.cpu.lane import SOFTMAX, Operation
-from softmax_numba.cpu.plan import PARALLEL_FROM, plan
-from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name, storage_of
+from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
+from softmax_numba.cpu.plan import PARALLEL_FROM, along_rows, plan
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name
 from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 
 # --- the short way ------------------------------------------------------------------
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_NAMES = {"f": "float32", "d": "float64"}  # a dtype's own name costs a microsecond
 
 
 def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
@@ -23,7 +24,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
 
     A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need.
     """
-    kernels: dict[str, Callable] = {}
+    kernels: dict[tuple[str, bool], Callable] = {}
     one_number = operation.one_number
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
@@ -48,11 +49,12 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         length = shape[-1]
         if size >= PARALLEL_FROM:
             lanes = x.reshape(-1, length, 1)
-            _run(operation, dtype.name, lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
+            _run(operation, _NAMES[dtype.char], lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
         else:
-            kernel = kernels.get(dtype.char)
+            which = dtype.char, length <= BLOCK
+            kernel = kernels.get(which)
             if kernel is None:
-                kernel = kernels[dtype.char] = sweeps.small(operation, storage_of(dtype.name))
+                kernel = kernels[which] = sweeps.small(operation, _NAMES[dtype.char], along_rows(length))
             if len(shape) == 2 and not one_number:
                 kernel(x, out)
             else:
@@ -268,4 +270,4 @@ def _run(
         one_number=operation.one_number,
         threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
     )
-    sweeps.run(operation, chosen, storage_of(storage), x, mask, heat, result)
+    sweeps.run(operation, chosen, storage, x, mask, heat, result)

@@ -171,6 +171,7 @@ class Reference(NamedTuple):
     shift: float
     exponent: float
     magic: float
+    floor: float  # what lies below counts as nothing
 
 
 @inlined
@@ -180,17 +181,16 @@ def reference(top, scale):
     within = magnitude(top * scale.per_octave) < f.reach
     shift = select(within, 0.0, top)
     exponent = fma(select(within, top, 0.0), scale.per_octave, f.round_to_integer) - f.round_to_integer
-    return Reference(shift, exponent, f.exponent_field - exponent)
+    magic = f.exponent_field - exponent
+    # The middle of the octave with the exponent field 0, and a field of 0 is the number 0.
+    return Reference(shift, exponent, magic, (f.round_to_integer - magic) * scale.octave_high)
 
 
 @inlined
 def exp_relative(x, ref, scale):
     """exp(x / T) relative to ``ref``, times 2**headroom; exactly 0 where no result could tell it from 0."""
-    f = format_of(x)
-    x = x - ref.shift
-    # An exponent field of 0 is the number 0; below, the remainder means nothing and only has to stay finite.
-    biased = larger(fma(x, scale.per_octave, ref.magic), f.round_to_integer)
+    x = larger(x - ref.shift, ref.floor)
+    biased = fma(x, scale.per_octave, ref.magic)
     n = biased - ref.magic
     r = fma(n, -scale.octave_low, fma(n, -scale.octave_high, x))
-    r = times(larger(r, -scale.octave_high), scale.inverse)
-    return significand(r) * exponent_of(biased)
+    return significand(times(r, scale.inverse)) * exponent_of(biased)

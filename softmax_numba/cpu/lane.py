@@ -17,6 +17,7 @@ Everything here runs on vectors and on plain numbers: sixteen lanes at once, or 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -186,11 +187,6 @@ def weigh(numbers, sums, lane, step, blocks, scale):
 @inlined
 def settle_sum(numbers, sums, lane, step, blocks, scale, left):
     """Softmax: FIRST * SECOND of each block is its factor over the lane's sum; returns 1 / sum, NaN without one."""
-    if blocks == 1:  # apart, so that a short row meets no loop
-        inverse = inverse_of(numbers[TOP, lane], sums[HIGH, lane], sums[LOW, lane])
-        numbers[FIRST, lane] = 1.0
-        numbers[SECOND, lane] = inverse if left else 0.0
-        return inverse
     peak = weigh(numbers, sums, lane, step, blocks, scale)
     high, low = 0.0, 0.0
     for b in range(blocks):
@@ -216,23 +212,19 @@ def inverse_of(peak, high, low):
 @inlined
 def settle_log(numbers, sums, lane, step, blocks, scale, left):
     """log_softmax: LOG is the logarithm of the lane's sum relative to its largest term; returns the logsumexp."""
-    if blocks == 1:
-        peak, ties = numbers[TOP, lane], np.float64(numbers[TIES, lane])
-        high, low = sums[HIGH, lane], sums[LOW, lane]
-    else:
-        peak = weigh(numbers, sums, lane, step, blocks, scale)
-        ties, high, low = 0.0, 0.0, 0.0
-        for b in range(blocks):
-            k = lane + b * step
-            top, weight = numbers[TOP, k], sums[WEIGHT, k]
-            extra = 0.0
-            if top == peak:
-                ties += numbers[TIES, k]
-            elif top > -np.inf:
-                largest = exp_relative(top, reference(top, scale), scale)
-                extra = weight * (numbers[TIES, k] * largest)
-            high, error = two_sum(high, weight * sums[HIGH, k])
-            low += error + weight * sums[LOW, k] + extra
+    peak = weigh(numbers, sums, lane, step, blocks, scale)
+    ties, high, low = 0.0, 0.0, 0.0
+    for b in range(blocks):
+        k = lane + b * step
+        top, weight = numbers[TOP, k], sums[WEIGHT, k]
+        extra = 0.0
+        if top == peak:
+            ties += numbers[TIES, k]
+        elif top > -np.inf:
+            largest = exp_relative(top, reference(top, scale), scale)
+            extra = weight * (numbers[TIES, k] * largest)
+        high, error = two_sum(high, weight * sums[HIGH, k])
+        low += error + weight * sums[LOW, k] + extra
     unit = exp_relative(peak, reference(safe_top(peak), scale), scale)
     rest = (high + low) / unit
     log_sum = log_of_sum(ties, rest)
@@ -346,7 +338,8 @@ def no_map(x, settled, scale):
     return x
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Operation:
     """A member of the family, for the sweeps: what is added up, what that comes to, and what each value becomes."""
 
     name: str

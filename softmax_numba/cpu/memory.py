@@ -81,18 +81,62 @@ def pointer_to(typing, address, array):
     return pointer(types.intp, array), emit
 
 
+@intrinsic(prefer_literal=True)
+def on_stack(typing, like, count):
+    """A pointer to room for ``count`` (a literal) numbers of the type of ``like``, on a cache line and until the
+    function returns."""
+    pointer = types.CPointer(like)
+    size = count.literal_value
+
+    def emit(context, builder, sig, args):
+        kind = ir.ArrayType(context.get_value_type(like), size)
+        with builder.goto_entry_block():
+            room = builder.alloca(kind)
+        room.align = 64
+        return builder.bitcast(room, context.get_value_type(pointer))
+
+    return pointer(like, count), emit
+
+
 @intrinsic
 def load(typing, pointer, index):
     """A full vector from ``pointer[index:]``, in the compute dtype; any alignment of whole elements."""
+    return _load(pointer, 1)
+
+
+@intrinsic(prefer_literal=True)
+def load_wide(typing, pointer, index, vectors):
+    """As many full vectors (a literal number) as one wide vector."""
+    signature, emit = _load(pointer, vectors.literal_value)
+    return signature.return_type(pointer, types.intp, vectors), emit
+
+
+def _load(pointer, vectors):
     storage = pointer.dtype
-    vector = vector_of(COMPUTES_IN[storage])
+    single = vector_of(COMPUTES_IN[storage])
+    vector = Vector(single.element, vectors * single.count)
 
     def emit(context, builder, sig, args):
         kind = _stored(storage, vector.count)
-        value = builder.load(_at(builder, *args, kind), align=storage.bitwidth // 8)
+        value = builder.load(_at(builder, *args[:2], kind), align=storage.bitwidth // 8)
         return _decode(builder, value, storage, vector)
 
     return vector(pointer, types.intp), emit
+
+
+@intrinsic(prefer_literal=True)
+def spread_numbers(typing, pointer, index, rows):
+    """The ``rows`` (a literal) numbers from ``pointer[index]`` on, in equal shares of four vectors."""
+    vector = Vector(pointer.dtype, 4 * vector_of(pointer.dtype).count)
+    count = rows.literal_value
+
+    def emit(context, builder, sig, args):
+        kind = ir.VectorType(vector.llvm.element, count)
+        few = builder.load(_at(builder, *args[:2], kind), align=pointer.dtype.bitwidth // 8)
+        places = [i * count // vector.count for i in range(vector.count)]
+        return builder.shuffle_vector(few, few, ir.Constant(ir.VectorType(I32, vector.count), places))
+
+    return vector(pointer, types.intp, rows), emit
 
 
 def _masked(builder, name, result, pointer, mask, others):
@@ -206,7 +250,19 @@ def put(typing, pointer, index, number):
 @intrinsic
 def filled(typing, pointer, number):
     """A full vector of ``number`` in the compute dtype of ``pointer``."""
-    vector = vector_of(COMPUTES_IN[pointer.dtype])
+    return _filled(pointer, number, 1)
+
+
+@intrinsic(prefer_literal=True)
+def filled_wide(typing, pointer, number, vectors):
+    """As many such vectors (a literal number) as one wide vector."""
+    signature, emit = _filled(pointer, number, vectors.literal_value)
+    return signature.return_type(pointer, number, vectors), emit
+
+
+def _filled(pointer, number, vectors):
+    single = vector_of(COMPUTES_IN[pointer.dtype])
+    vector = Vector(single.element, vectors * single.count)
 
     def emit(context, builder, sig, args):
         return spread(builder, context.cast(builder, args[1], number, vector.element), vector.count)
@@ -219,6 +275,45 @@ def number_like(typing, pointer):
     """A 0 of the compute dtype of ``pointer``."""
     number = COMPUTES_IN[pointer.dtype]
     return number(pointer), lambda context, builder, sig, args: context.get_constant(number, 0)
+
+
+@intrinsic
+def number_at(typing, pointer, index):
+    """``pointer[index]`` as a number of the compute dtype."""
+    storage = pointer.dtype
+    single = Vector(COMPUTES_IN[storage], 1)
+
+    def emit(context, builder, sig, args):
+        value = builder.load(_at(builder, *args, _stored(storage, 1)), align=storage.bitwidth // 8)
+        return builder.extract_element(_decode(builder, value, storage, single), ir.Constant(I32, 0))
+
+    return single.element(pointer, types.intp), emit
+
+
+@intrinsic
+def mask_at(typing, pointer, index, like):
+    """As many truth values from ``pointer[index:]`` as ``like`` has places."""
+    mask = like.of(types.boolean)
+
+    def emit(context, builder, sig, args):
+        given = builder.load(_at(builder, *args[:2], ir.VectorType(I8, mask.count)), align=1)
+        return builder.icmp_unsigned("!=", given, repeat(given.type, 0))
+
+    return mask(pointer, types.intp, like), emit
+
+
+@intrinsic
+def mask_first(typing, pointer, index, count, like):
+    """The first ``count`` of such truth values, and False in the other places."""
+    mask = like.of(types.boolean)
+
+    def emit(context, builder, sig, args):
+        bytes_ = ir.VectorType(I8, mask.count)
+        address, first = _at(builder, *args[:2], bytes_), _first(builder, args[2], mask.count)
+        given = _masked(builder, "llvm.masked.load", bytes_, address, first, [repeat(bytes_, 0)])
+        return builder.icmp_unsigned("!=", given, repeat(bytes_, 0))
+
+    return mask(pointer, types.intp, types.intp, like), emit
 
 
 @intrinsic

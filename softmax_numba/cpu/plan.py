@@ -3,12 +3,13 @@
 The choice decides how fast a result comes, never which bits it has: every sweep adds in the order of lane.py.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 from softmax_numba.cpu.lane import BLOCK
 
-# A parallel launch costs 2 to 5 µs (tbb, omp): as much as one thread needs for this many values.
-PARALLEL_FROM = 2**15
+# A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
+PARALLEL_FROM = 2**16
 # Shares a thread, so that a core that is busy with something else holds up little.
 SHARES = 8
 # Below so many neighbouring lanes, vectors across them would be mostly empty.
@@ -22,11 +23,12 @@ STREAMED_ROW_BYTES = 2048
 class Plan(NamedTuple):
     """How a call is carried out."""
 
-    sweep: Literal["rows", "columns", "long"]
+    sweep: Literal["rows", "blocks", "columns", "long"]
     shares: int  # 1: serial
     past_cache: bool
 
 
+@functools.lru_cache(maxsize=1024)
 def plan(
     outer: int, length: int, inner: int, *, itemsize: int, side_by_side: bool, one_number: bool, threads: int
 ) -> Plan:
@@ -51,6 +53,12 @@ def plan(
     past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES and length * itemsize >= STREAMED_ROW_BYTES
     if many and lanes < 2 * threads and blocks >= 2 * threads:
         return Plan("long", min(blocks, SHARES * threads), past_cache)
-    sweep: Literal["rows", "columns"] = "rows" if side_by_side or inner < FEWEST_COLUMNS else "columns"
-    units = lanes if sweep == "rows" else outer * -(-inner // 16)
-    return Plan(sweep, min(units, SHARES * threads) if many else 1, past_cache and sweep == "rows")
+    if not side_by_side and inner >= FEWEST_COLUMNS:
+        units = outer * -(-inner // 16)
+        return Plan("columns", min(units, SHARES * threads) if many else 1, False)
+    return Plan(along_rows(length), min(lanes, SHARES * threads) if many else 1, past_cache)
+
+
+def along_rows(length: int) -> Literal["rows", "blocks"]:
+    """The sweep for lanes of ``length`` values that lie side by side."""
+    return "rows" if length <= BLOCK else "blocks"

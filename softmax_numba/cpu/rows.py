@@ -1,293 +1,454 @@
-"""The sweep along rows: vectors run along the lane, whose values lie side by side (or are first put so).
+"""The sweep along rows of one block: vectors run along the lane, and several lanes are on their way at once.
 
-A lane is read from memory once while its exponentials fit the ``waiting`` buffer (``KEEP_BYTES``, a share of the last
-cache); a longer one is read twice and its exponentials computed twice, which costs less than writing them down.
+One lane alone is a chain: its maximum, its exponentials, their sum, the quotient, the results, each waiting for the
+one before. So as many lanes as the first cache holds take each step together. They are read into a *panel*, a lane
+after the other and each filled up to whole vectors with -inf, whatever their strides, dtype and mask; what is one
+number a lane (its maximum, its sum, its logarithm) is computed for all of them in one vector.
+
+Exponentials are computed four vectors at a time as one wide vector, so that a processor finds four independent
+instructions wherever one of them must wait: 0.85x the time of one vector after the other.
 """
 
 import numpy as np
-from numba import prange
+from numba import types
+from numba.extending import overload
 
-from softmax_numba.cpu.access import hide, place, row_at, temperature_of
-from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
-from softmax_numba.cpu.lane import (
-    BLOCK,
-    HIGH,
-    LOW,
-    NUMBERS,
-    SUMS,
-    TIES,
-    TOP,
-    as_total,
-    collapsed,
-    plus_quad,
-    safe_top,
-    settled,
-)
+from softmax_numba.cpu.access import hide, place, temperature_of
+from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
+from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
+from softmax_numba.cpu.lane import Settled, as_total, plus, safe_top
 from softmax_numba.cpu.memory import (
     address_of,
     aligned,
     fence,
     filled,
+    filled_wide,
     hold,
     load,
     load_first,
+    load_wide,
+    mask_at,
+    mask_first,
     moved,
-    pointer_to,
+    number_at,
+    on_stack,
     prefetch,
     put,
+    spread_numbers,
     store,
     store_first,
     stream,
     width_of,
 )
-from softmax_numba.cpu.simd import compiled, inlined, larger, largest_of
+from softmax_numba.cpu.simd import INLINED, compiled, how_many, inlined, larger, quarters, select
 
-KEEP_BYTES = 2**21
-_SPARE = 64  # bytes, to begin a buffer on a cache line
+# How much of the first cache a panel may take: half of the smallest in use (32 KB), as the rows themselves pass by.
+PANEL_BYTES = 2**14
+# And how many vectors their maxima may make.
+MOST_VECTORS = 4
+_SPARE = 64
+
+
+def rows_in_panel(vectors, width):
+    """How many lanes of ``vectors`` vectors are on their way at once."""
+    return max(1, min(MOST_VECTORS * width, PANEL_BYTES // (64 * vectors)))
+
+
+rows_in_panel = inlined(rows_in_panel)
 
 
 @inlined
-def largest(p, count):
-    """The largest of ``p[:count]`` that is not NaN; -inf if there is none."""
-    width = width_of(p)
-    a = b = c = d = filled(p, -np.inf)
-    i = 0
-    while i + 4 * width <= count:
-        a = larger(a, load(p, i))
-        b = larger(b, load(p, i + width))
-        c = larger(c, load(p, i + 2 * width))
-        d = larger(d, load(p, i + 3 * width))
-        i += 4 * width
-    while i < count:
-        a = larger(a, load_first(p, i, min(count - i, width)))
+def vectors_in_row(length, width):
+    """How many vectors a lane has in the panel: 1, 2, or fours of them and at most one more.
+
+    Two or three vectors after the last four take as long as four.
+    """
+    vectors = (length + width - 1) // width
+    return vectors if vectors <= 2 or vectors & 3 <= 1 else (vectors + 3) & ~3
+
+
+# --- into the panel -----------------------------------------------------------------
+
+
+@inlined
+def fill_up(panel, length, tail, vectors):
+    """Puts -inf behind a lane's last vector."""
+    width = width_of(panel)
+    i = length - tail + width
+    while i < vectors * width:
+        store(panel, i, filled(panel, -np.inf))
         i += width
-    return largest_of(larger(larger(a, b), larger(c, d)))
 
 
-def row_reduction(operation):
-    """Compiles the reduction of one block of a row."""
+def read_row(x, mask, o, j, tail, vectors, panel):
+    """Reads a lane into the panel; returns its largest values, a slot each, and how many values take part.
+
+    ``tail`` is how many values the last vector has.
+    """
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(read_row, jit_options=INLINED)
+def _read_row(x, mask, o, j, tail, vectors, panel):
+    if mask == types.none:
+
+        def read_all(x, mask, o, j, tail, vectors, panel):
+            length, width = x.shape[1], width_of(panel)
+            p, top = place(x, o, 0, j), filled(panel, -np.inf)
+            last = length - tail
+            if x.strides[1] != x.itemsize:
+                store(panel, last, top)
+                for i in range(length):
+                    put(panel, i, number_at(place(x, o, i, j), 0))
+                for i in range(0, length, width):
+                    top = larger(top, load(panel, i))
+                fill_up(panel, length, tail, vectors)
+                return top, length
+            single = load_first(p, last, tail)
+            store(panel, last, single)
+            if vectors == 1:
+                return single, length
+            top = single
+            i = 0
+            if last >= 4 * width:
+                tops = filled_wide(panel, -np.inf, 4)
+                while i + 4 * width <= last:
+                    wide = load_wide(p, i, 4)
+                    store(panel, i, wide)
+                    tops = larger(tops, wide)
+                    i += 4 * width
+                a, b, c, d = quarters(tops)
+                top = larger(larger(larger(a, b), larger(c, d)), top)
+            while i < last:
+                single = load(p, i)
+                store(panel, i, single)
+                top = larger(top, single)
+                i += width
+            fill_up(panel, length, tail, vectors)
+            return top, length
+
+        return read_all
+
+    def read_masked(x, mask, o, j, tail, vectors, panel):
+        length, width = x.shape[1], width_of(panel)
+        top = nothing = filled(panel, -np.inf)
+        left = 0
+        last = length - tail
+        fill_up(panel, length, tail, vectors)
+        if x.strides[1] == x.itemsize and mask.strides[1] == 1:
+            p, m = place(x, o, 0, j), place(mask, o, 0, j)
+            for i in range(0, last, width):
+                part = mask_at(m, i, top)
+                single = select(part, load(p, i), nothing)
+                store(panel, i, single)
+                top = larger(top, single)
+                left += how_many(part)
+            part = mask_first(m, last, tail, top)
+            single = select(part, load_first(p, last, tail), nothing)
+            store(panel, last, single)
+            return larger(top, single), left + how_many(part)
+        store(panel, last, nothing)
+        for i in range(length):
+            if mask[o, i, j]:
+                left += 1
+                put(panel, i, number_at(place(x, o, i, j), 0))
+            else:
+                put(panel, i, -np.inf)
+        for i in range(0, length, width):
+            top = larger(top, load(panel, i))
+        return top, left
+
+    return read_masked
+
+
+# --- one number a lane --------------------------------------------------------------
+
+# A panel's notebook is on the stack: a line a quantity, a number a lane.
+SHIFT, MAGIC, FLOOR, TOP, PER_OCTAVE, OCTAVE_HIGH, OCTAVE_LOW, INVERSE, SECOND, PEAK, LOG = range(11)
+LINES = 11
+
+
+def note_scale(notes, r, temperature, o, j):
+    """Puts down the forms of a lane's temperature."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(note_scale, jit_options=INLINED)
+def _note_scale(notes, r, temperature, o, j):
+    if temperature == types.none:
+        return lambda notes, r, temperature, o, j: None
+
+    def note(notes, r, temperature, o, j):
+        scale = scale_of(number_at(notes, 0), temperature_of(temperature, o, j))
+        put(line_of(notes, PER_OCTAVE), r, scale.per_octave)
+        put(line_of(notes, OCTAVE_HIGH), r, scale.octave_high)
+        put(line_of(notes, OCTAVE_LOW), r, scale.octave_low)
+        put(line_of(notes, INVERSE), r, scale.inverse)
+
+    return note
+
+
+@inlined
+def line_of(notes, line):
+    return moved(notes, line * MOST_VECTORS * width_of(notes))
+
+
+@inlined
+def noted(notes, line, r):
+    """What a line says of lane ``r``."""
+    return number_at(line_of(notes, line), r)
+
+
+@inlined
+def noted_vector(notes, line, r):
+    """What a line says of a vector of lanes."""
+    return load(line_of(notes, line), r)
+
+
+def noted_wide(rows):
+    """What a line says of ``rows`` lanes from lane ``r`` on, in the places that their values have in a wide vector."""
+
+    @inlined
+    def noted_rows(notes, line, r):
+        return spread_numbers(line_of(notes, line), r, rows)
+
+    return noted_rows
+
+
+def scale_noted(look, notes, r, temperature):
+    """The :class:`Scale` that ``look`` finds in the notebook: plain numbers where there is no temperature."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(scale_noted, jit_options=INLINED)
+def _scale_noted(look, notes, r, temperature):
+    if temperature == types.none:
+        return lambda look, notes, r, temperature: scale_of(number_at(notes, 0), None)
+
+    def tempered(look, notes, r, temperature):
+        return Scale(
+            look(notes, PER_OCTAVE, r),
+            look(notes, OCTAVE_HIGH, r),
+            look(notes, OCTAVE_LOW, r),
+            look(notes, INVERSE, r),
+            1.0,
+        )
+
+    return tempered
+
+
+# --- the steps ----------------------------------------------------------------------
+
+
+def panel_sums(operation):
+    """Compiles the step from values to sums; a panel keeps the exponentials if those are what the operation maps."""
     term, keeps = operation.term, operation.maps_exponentials
 
     @inlined
-    def visit(x, i, waiting, kept, ref, scale, top, ties):
+    def visit(panel, i, x, ref, scale, top, ties):
         e = exp_relative(x, ref, scale)
-        if keeps and kept:
-            store(waiting, i, e)
+        if keeps:
+            store(panel, i, e)
         return term(e, x, top, ties)
 
-    @inlined
-    def visit_last(p, i, count, waiting, kept, ref, scale, top, ties):
-        if i >= count:
-            return filled(p, 0.0), ties
-        return visit(load_first(p, i, min(count - i, width_of(p))), i, waiting, kept, ref, scale, top, ties)
+    def of_lane(look):
+        @inlined
+        def referred(notes, r):
+            return Reference(look(notes, SHIFT, r), 0.0, look(notes, MAGIC, r), look(notes, FLOOR, r))
+
+        return referred
+
+    two, four = noted_wide(2), noted_wide(4)
+    referred, two_referred, four_referred = of_lane(noted), of_lane(two), of_lane(four)
 
     @inlined
-    def reduce_block(p, count, ahead, waiting, kept, scale, numbers, sums, block):
-        """Notes the block's maximum and sums; its exponentials go to ``waiting`` if they are to be ``kept``."""
-        width = width_of(p)
-        top = largest(p, count)
-        ref = reference(safe_top(top), scale)
-        ties = zero = filled(p, 0.0)
+    def sum_lane(panel, vectors, notes, r, temperature, next_row):
+        """The running sum of a lane of any length, and its ties."""
+        width = width_of(panel)
+        ref, scale, top = referred(notes, r), scale_noted(noted, notes, r, temperature), noted(notes, TOP, r)
+        zero = filled(panel, 0.0)
         total = as_total(zero)
-        i0 = 0
-        while i0 + 4 * width <= count:
-            i1, i2, i3 = i0 + width, i0 + 2 * width, i0 + 3 * width
-            e0, ties = visit(load(p, i0), i0, waiting, kept, ref, scale, top, ties)
-            e1, ties = visit(load(p, i1), i1, waiting, kept, ref, scale, top, ties)
-            e2, ties = visit(load(p, i2), i2, waiting, kept, ref, scale, top, ties)
-            e3, ties = visit(load(p, i3), i3, waiting, kept, ref, scale, top, ties)
-            total = plus_quad(total, e0, e1, e2, e3)
-            prefetch(p, i0 + ahead)
-            prefetch(p, i1 + ahead)
-            prefetch(p, i2 + ahead)
-            prefetch(p, i3 + ahead)
-            i0 += 4 * width
-        if i0 < count:  # the last quad: missing values count as 0
-            i1, i2, i3 = i0 + width, i0 + 2 * width, i0 + 3 * width
-            e0, ties = visit_last(p, i0, count, waiting, kept, ref, scale, top, ties)
-            e1, ties = visit_last(p, i1, count, waiting, kept, ref, scale, top, ties)
-            e2, ties = visit_last(p, i2, count, waiting, kept, ref, scale, top, ties)
-            e3, ties = visit_last(p, i3, count, waiting, kept, ref, scale, top, ties)
-            total = plus_quad(total, e0, e1, e2, e3)
-        numbers[TOP, block] = top
-        numbers[TIES, block] = collapsed(zero, as_total(ties))[0]
-        sums[HIGH, block], sums[LOW, block] = collapsed(zero, total)
+        four_ties, ties = filled_wide(panel, 0.0, 4), zero
+        i = 0
+        for _ in range(vectors // 4):
+            e, four_ties = visit(panel, i, load_wide(panel, i, 4), ref, scale, top, four_ties)
+            e0, e1, e2, e3 = quarters(e)
+            total = plus(zero, total, as_total((e0 + e1) + (e2 + e3)))
+            for k in range(4):
+                prefetch(next_row, i + k * width)
+            i += 4 * width
+        if vectors & 1:
+            e, ties = visit(panel, i, load(panel, i), ref, scale, top, ties)
+            total = plus(zero, total, as_total(e))
+        t0, t1, t2, t3 = quarters(four_ties)
+        return total, ((t0 + t1) + (t2 + t3)) + ties
 
-    return reduce_block
+    @inlined
+    def sum_panel(panel, rows, vectors, notes, temperature, next_row, step, totals, ties):
+        """Puts down the sums of the panel's lanes; of lanes beyond ``rows`` whatever comes out."""
+        width = width_of(panel)
+        none = filled_wide(panel, 0.0, 4)
+        if vectors == 1:
+            for r in range(0, rows, 4):
+                i = r * width
+                ref, scale = four_referred(notes, r), scale_noted(four, notes, r, temperature)
+                e, t = visit(panel, i, load_wide(panel, i, 4), ref, scale, four(notes, TOP, r), none)
+                e0, e1, e2, e3 = quarters(e)
+                note_total(totals, r, e0, as_total(e0))
+                note_total(totals, r + 1, e1, as_total(e1))
+                note_total(totals, r + 2, e2, as_total(e2))
+                note_total(totals, r + 3, e3, as_total(e3))
+                if not keeps:
+                    store(ties, i, t)
+        elif vectors == 2:
+            for r in range(0, rows, 2):
+                i = 2 * r * width
+                ref, scale = two_referred(notes, r), scale_noted(two, notes, r, temperature)
+                e, t = visit(panel, i, load_wide(panel, i, 4), ref, scale, two(notes, TOP, r), none)
+                e0, e1, e2, e3 = quarters(e)
+                note_total(totals, r, e0, as_total(e0 + e1))
+                note_total(totals, r + 1, e2, as_total(e2 + e3))
+                if not keeps:
+                    t0, t1, t2, t3 = quarters(t)
+                    store(ties, r * width, t0 + t1)
+                    store(ties, r * width + width, t2 + t3)
+        else:
+            for r in range(rows):
+                at = r * vectors * width
+                ahead = moved(next_row, r * step)
+                total, t = sum_lane(moved(panel, at), vectors, notes, r, temperature, ahead)
+                note_total(totals, r, t, total)
+                if not keeps:
+                    store(ties, r * width, t)
 
-
-@inlined
-def exponentials(p, count, waiting, ref, scale):
-    """Computes a block's exponentials again."""
-    width = width_of(p)
-    i = 0
-    while i + width <= count:
-        store(waiting, i, exp_relative(load(p, i), ref, scale))
-        i += width
-    if i < count:
-        store(waiting, i, exp_relative(load_first(p, i, count - i), ref, scale))
-
-
-@inlined
-def rescale(waiting, count, factor):
-    """Multiplies exponentials by a power of two: their block is far below the lane's maximum."""
-    for i in range(0, count, width_of(waiting)):
-        store(waiting, i, load(waiting, i) * factor)
+    return sum_panel
 
 
 def row_map(operation):
-    """Compiles the map over one block of a row."""
+    """Compiles the step from a panel to results in memory."""
     value = operation.map
 
     @inlined
-    def map_block(p, count, out, found, scale, past_cache):
-        """``out[:count]`` from ``p``, which holds exponentials if that is what the operation maps."""
-        width = width_of(out)
+    def write_row(panel, found, scale, out, o, j, length, tail, past_cache):
+        width = width_of(panel)
+        last = length - tail
+        if out.strides[1] != out.itemsize:
+            for i in range(0, length, width):
+                store(panel, i, value(load(panel, i), found, scale))
+            for i in range(length):
+                put(place(out, o, i, j), 0, number_at(panel, i))
+            return
+        target = place(out, o, 0, j)
         i = 0
         if past_cache:
-            size = address_of(out, 1) - address_of(out, 0)
-            i = min(count, (-address_of(out, 0) & (width * size - 1)) // size)
+            size = out.itemsize
+            i = min(length, (-address_of(target, 0) & (width * size - 1)) // size)
             if i > 0:
-                store_first(out, 0, i, value(load_first(p, 0, i), found, scale))
-            while i + width <= count:
-                stream(out, i, value(load(p, i), found, scale))
+                store_first(target, 0, i, value(load(panel, 0), found, scale))
+            while i + width <= length:
+                stream(target, i, value(load(panel, i), found, scale))
                 i += width
-        while i + width <= count:
-            store(out, i, value(load(p, i), found, scale))
-            i += width
-        if i < count:
-            store_first(out, i, count - i, value(load_first(p, i, count - i), found, scale))
+            if i < length:
+                store_first(target, i, length - i, value(load_first(panel, i, length - i), found, scale))
+        else:
+            while i < last:
+                store(target, i, value(load(panel, i), found, scale))
+                i += width
+            store_first(target, i, tail, value(load(panel, i), found, scale))
 
-    return map_block
+    return write_row
 
 
-def row_parts(operation):
-    """Compiles what a whole row and a share of a long one have in common."""
-    reduce_one, map_one = row_reduction(operation), row_map(operation)
-    maps_exponentials = operation.maps_exponentials
+def leave_out(mask, notes, left, rows, results):
+    """Settles lanes of which the mask leaves nothing."""
+    raise NotImplementedError("only inside compiled code")
 
-    @inlined
-    def reduce_blocks(x, mask, o, j, begin, end, ahead, waiting, kept, stage, scale, numbers, sums):
-        """Blocks ``begin`` to ``end`` of a lane; returns how many values take part."""
-        length = x.shape[1]
-        left = 0
-        for b in range(begin, end):
-            start = b * BLOCK
-            count = min(BLOCK, length - start)
-            p, part = row_at(x, mask, o, start, j, count, stage)
-            left += part
-            reduce_one(p, count, ahead, moved(waiting, start), kept, scale, numbers, sums, b)
-        return left
 
-    @inlined
-    def map_blocks(x, mask, out, o, j, begin, end, waiting, kept, stage, scale, numbers, past_cache):
-        length = x.shape[1]
-        direct = out.strides[1] == out.itemsize
-        for b in range(begin, end):
-            start = b * BLOCK
-            count = min(BLOCK, length - start)
-            found = settled(numbers, b)
-            target = place(out, o, start, j) if direct else pointer_to(stage.ctypes.data, stage)
-            p = waiting
-            if maps_exponentials and kept:
-                p = moved(waiting, start)
-            else:
-                given, _ = row_at(x, mask, o, start, j, count, stage)
-                if maps_exponentials:
-                    ref = reference(safe_top(numbers[TOP, b]), scale)
-                    exponentials(given, count, waiting, ref, scale)
-                else:
-                    p = given
-            if maps_exponentials and found.first != 1.0:
-                rescale(p, count, found.first)
-            map_one(p, count, target, found, scale, past_cache)
-            if not direct:
-                for i in range(count):
-                    out[o, start + i, j] = stage[i]
+@overload(leave_out, jit_options=INLINED)
+def _leave_out(mask, notes, left, rows, results):
+    if mask == types.none:
+        return lambda mask, notes, left, rows, results: None
 
-    return reduce_blocks, map_blocks
+    def leave_out_masked(mask, notes, left, rows, results):
+        for r in range(rows):
+            if number_at(left, r) == 0.0:
+                put(results, r, -np.inf)
+                for line in (SECOND, PEAK, LOG):
+                    put(line_of(notes, line), r, 0.0)
+
+    return leave_out_masked
 
 
 def rows(operation, compute):
-    """Compiles the sweep over lanes ``first`` to ``last`` of a (outer, length, inner) array."""
-    settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
-    reduce_blocks, map_blocks = row_parts(operation)
-    keeps, size = operation.maps_exponentials, np.dtype(compute).itemsize
-    keep_length = KEEP_BYTES // size
+    """Compiles the sweep over lanes ``first`` to ``last``, of one block each, of a (outer, length, inner) array."""
+    settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
+    sum_panel, write_row = panel_sums(operation), row_map(operation)
+    counts_ties = not operation.maps_exponentials
+    width = 64 // np.dtype(compute).itemsize
+    doubles = 128 // width  # of a running sum
+    most = MOST_VECTORS * width
+    square, notebook, sums = width * most, LINES * most, doubles * most
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
-        blocks = (length + BLOCK - 1) // BLOCK
-        kept = keeps and length <= keep_length
-        held = np.empty((length if kept else min(length, BLOCK)) + 2 * _SPARE, compute)
-        waiting = aligned(held)
-        stage = np.empty(min(length, BLOCK) + _SPARE, x.dtype)
-        numbers, sums = np.empty((NUMBERS, blocks), compute), np.empty((SUMS, blocks))
-        for lane in range(first, last):
-            o = lane // inner
-            j = lane - o * inner
-            ahead = x.strides[0] // x.itemsize if blocks == 1 and inner == 1 else BLOCK
-            scale = scale_of(compute(0), temperature_of(temperature, o, j))
-            left = reduce_blocks(x, mask, o, j, 0, blocks, ahead, waiting, kept, stage, scale, numbers, sums)
-            result = settle(numbers, sums, 0, 1, blocks, scale, left)
-            if one_number:
-                put(place(out, o, 0, j), 0, result)
-            else:
-                map_blocks(x, mask, out, o, j, 0, blocks, waiting, kept, stage, scale, numbers, past_cache)
-                hide(mask, out, o, j, result, hidden)
+        vectors = vectors_in_row(length, width)
+        tail = length - (length - 1) // width * width
+        group = rows_in_panel(vectors, width)
+        held = np.empty(max(group, 4) * vectors * width + 2 * _SPARE, compute)
+        panel = aligned(held)
+        zero = compute(0)
+        notes, tops, ties = on_stack(zero, notebook), on_stack(zero, square), on_stack(zero, square)
+        totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
+        step = x.strides[0] // x.itemsize if inner == 1 else 0
+        for begin in range(first, last, group):
+            count = min(group, last - begin)
+            start = begin // inner
+            o, j = start, begin - start * inner
+            for r in range(count):
+                top, part = read_row(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))
+                store(tops, r * width, top)
+                put(left, r, part)
+                note_scale(notes, r, temperature, o, j)
+                j += 1
+                if j == inner:
+                    o, j = o + 1, 0
+
+            for r in range(0, count, width):
+                top, scale = largest_of_each(moved(tops, r * width)), scale_noted(noted_vector, notes, r, temperature)
+                ref = reference(safe_top(top), scale)
+                store(line_of(notes, SHIFT), r, ref.shift)
+                store(line_of(notes, MAGIC), r, ref.magic)
+                store(line_of(notes, FLOOR), r, ref.floor)
+                store(line_of(notes, TOP), r, top)
+            next_row = place(x, begin + group, 0, 0)
+            sum_panel(panel, count, vectors, notes, temperature, next_row, step, totals, ties)
+
+            for r in range(0, count, width):
+                top, scale = noted_vector(notes, TOP, r), scale_noted(noted_vector, notes, r, temperature)
+                tied = sum_of_each(moved(ties, r * width)) if counts_ties else top
+                total = totals_of_each(moved(totals, r * doubles), top)
+                second, peak, log_sum, result = settle(top, tied, total, scale)
+                store(line_of(notes, SECOND), r, second)
+                store(line_of(notes, PEAK), r, peak)
+                store(line_of(notes, LOG), r, log_sum)
+                store(results, r, result[0])
+                store(results, r + width - 8, result[1])
+            leave_out(mask, notes, left, count, results)
+
+            o, j = start, begin - start * inner
+            for r in range(count):
+                if one_number:
+                    put(place(out, o, 0, j), 0, number_at(results, r))
+                else:
+                    found = Settled(1.0, noted(notes, SECOND, r), noted(notes, PEAK, r), noted(notes, LOG, r))
+                    row, of_row = moved(panel, r * vectors * width), scale_noted(noted, notes, r, temperature)
+                    write_row(row, found, of_row, out, o, j, length, tail, past_cache)
+                    hide(mask, out, o, j, number_at(results, r), hidden)
+                j += 1
+                if j == inner:
+                    o, j = o + 1, 0
         if past_cache:
             fence()
         hold(held)
-        hold(stage)
 
     return compiled(sweep, f"{operation.name}_rows")
-
-
-def long_lanes(operation, compute):
-    """Compiles the sweep that splits each lane over threads, at the ends of blocks."""
-    settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
-    reduce_blocks, map_blocks = row_parts(operation)
-
-    def reduce_share(x, mask, temperature, o, j, begin, end, numbers, sums):
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
-        nowhere = np.empty(2 * _SPARE, compute)
-        scale = scale_of(compute(0), temperature_of(temperature, o, j))
-        left = reduce_blocks(x, mask, o, j, begin, end, BLOCK, aligned(nowhere), False, stage, scale, numbers, sums)
-        hold(nowhere)
-        hold(stage)
-        return left
-
-    def map_share(x, mask, temperature, out, o, j, begin, end, numbers, past_cache):
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
-        held = np.empty(BLOCK + 2 * _SPARE, compute)
-        scale = scale_of(compute(0), temperature_of(temperature, o, j))
-        map_blocks(x, mask, out, o, j, begin, end, aligned(held), False, stage, scale, numbers, past_cache)
-        if past_cache:
-            fence()
-        hold(held)
-        hold(stage)
-
-    reduce_share = compiled(reduce_share, f"{operation.name}_long_reduce")
-    map_share = compiled(map_share, f"{operation.name}_long_map")
-
-    def sweep(x, mask, temperature, out, shares, past_cache):
-        outer, length, inner = x.shape
-        blocks = (length + BLOCK - 1) // BLOCK
-        numbers, sums = np.empty((NUMBERS, blocks), compute), np.empty((SUMS, blocks))
-        for o in range(outer):
-            for j in range(inner):
-                left = 0
-                for k in prange(shares):
-                    begin, end = blocks * k // shares, blocks * (k + 1) // shares
-                    left += reduce_share(x, mask, temperature, o, j, begin, end, numbers, sums)
-                scale = scale_of(compute(0), temperature_of(temperature, o, j))
-                result = settle(numbers, sums, 0, 1, blocks, scale, left)
-                if one_number:
-                    put(place(out, o, 0, j), 0, result)
-                else:
-                    for k in prange(shares):
-                        begin, end = blocks * k // shares, blocks * (k + 1) // shares
-                        map_share(x, mask, temperature, out, o, j, begin, end, numbers, past_cache)
-                    hide(mask, out, o, j, result, hidden)
-
-    return compiled(sweep, f"{operation.name}_long", parallel=True)

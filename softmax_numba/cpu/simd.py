@@ -189,13 +189,6 @@ def _negated(context, builder, sig, args):
 
 
 @intrinsic
-def splat(typing, scalar):
-    """The full-width vector with ``scalar`` (float32 or float64) in every place."""
-    vector = vector_of(scalar)
-    return vector(scalar), lambda context, builder, sig, args: spread(builder, args[0], vector.count)
-
-
-@intrinsic
 def fma(typing, x, y, z):
     """``x * y + z``, rounded once; ``y`` and ``z`` may be scalars beside a vector."""
 
@@ -248,11 +241,15 @@ def select(typing, condition, yes, no):
 
 
 @intrinsic
-def any_of(typing, mask):
-    def emit(context, builder, sig, args):
-        return call_llvm(builder, "llvm.vector.reduce.or", I1, args, [args[0].type])
+def how_many(typing, mask):
+    """How many places of a mask are true."""
 
-    return types.boolean(mask), emit
+    def emit(context, builder, sig, args):
+        bits = ir.IntType(mask.count)
+        count = call_llvm(builder, "llvm.ctpop", bits, [builder.bitcast(args[0], bits)], [bits])
+        return builder.zext(count, I64)
+
+    return types.intp(mask), emit
 
 
 @intrinsic
@@ -293,6 +290,15 @@ def halves(typing, x):
         return context.make_tuple(builder, sig.return_type, parts)
 
     return types.UniTuple(half, 2)(x), emit
+
+
+@inlined
+def quarters(x):
+    """The four quarters of a vector."""
+    lower, upper = halves(x)
+    a, b = halves(lower)
+    c, d = halves(upper)
+    return a, b, c, d
 
 
 @intrinsic

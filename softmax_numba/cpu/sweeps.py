@@ -12,13 +12,16 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
+from softmax_numba.cpu.blocks import blocks, long_lanes
 from softmax_numba.cpu.columns import columns, tiles_of
 from softmax_numba.cpu.compiled import kept, once
 from softmax_numba.cpu.lane import Operation
 from softmax_numba.cpu.memory import with_inner_axis
 from softmax_numba.cpu.plan import Plan
-from softmax_numba.cpu.rows import long_lanes, rows
+from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.simd import COMPUTES_IN, compiled
+from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.dtypes import dtype_of, storage_of
 
 
 class _Kind(NamedTuple):
@@ -48,14 +51,14 @@ def _kept(function: Callable, kind: _Kind, parallel: bool) -> Callable:
 @functools.cache
 def _sweep(kind: _Kind) -> Callable:
     compute = np.dtype(str(COMPUTES_IN[kind.storage])).type
-    build = {"rows": rows, "columns": columns, "long": long_lanes}[kind.sweep]
+    build = {"rows": rows, "blocks": blocks, "columns": columns, "long": long_lanes}[kind.sweep]
     return build(kind.operation, compute)
 
 
 @once
 def _serial(kind: _Kind) -> Callable:
     if kind.sweep == "long":  # in one thread a row like any other
-        return _serial(kind._replace(sweep="rows"))
+        return _serial(kind._replace(sweep="blocks"))
     return _kept(_sweep(kind), kind, False)
 
 
@@ -66,44 +69,56 @@ def _parallel(kind: _Kind) -> Callable:
         return _kept(sweep, kind, True)
 
     def shared(x, mask, temperature, out, units, shares, past_cache):
+        before = share_size()
+        set_share_size(1)
         for k in prange(shares):
             sweep(x, mask, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
+        set_share_size(before)
 
     return _kept(compiled(shared, f"{kind.operation.name}_{kind.sweep}_shared", parallel=True), kind, True)
 
 
-def run(operation: Operation, plan: Plan, storage: types.Type, x, mask, temperature, out) -> None:
-    """Carries out a plan on arrays of shape (outer, length, inner)."""
-    kind = _Kind(operation, plan.sweep, storage, mask is not None, temperature is not None)
-    outer, length, inner = x.shape
-    units = outer * tiles_of(length, inner, x.itemsize) if plan.sweep == "columns" else outer * inner
+def run(operation: Operation, plan: Plan, storage: str, x, mask, temperature, out) -> None:
+    """Carries out a plan on arrays of shape (outer, length, inner); ``storage`` names the dtype that they hold."""
+    _carrier(operation, plan, storage, x.shape, mask is not None, temperature is not None)(x, mask, temperature, out)
 
-    def serial() -> None:
-        _serial(kind)(x, mask, temperature, out, 0, units, plan.past_cache)
 
-    def parallel() -> None:
-        bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
-        _parallel(kind)(x, mask, temperature, out, *bounds, plan.past_cache)
+@functools.lru_cache(maxsize=1024)  # what follows from these arguments costs as much as a small call
+def _carrier(
+    operation: Operation, plan: Plan, storage: str, shape: tuple[int, int, int], masked: bool, tempered: bool
+) -> Callable[..., None]:
+    kind = _Kind(operation, plan.sweep, storage_of(storage), masked, tempered)
+    outer, length, inner = shape
+    itemsize = dtype_of(storage).itemsize
+    units = outer * tiles_of(length, inner, itemsize) if plan.sweep == "columns" else outer * inner
 
     if plan.shares == 1:
-        serial()
-    else:
-        threads.run(parallel, serial)
+        kernel = _serial(kind)
+        return lambda x, mask, temperature, out: kernel(x, mask, temperature, out, 0, units, plan.past_cache)
+
+    parallel = _parallel(kind)
+    bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
+
+    def shared(x, mask, temperature, out):
+        if not threads.run(parallel, x, mask, temperature, out, *bounds, plan.past_cache):
+            _serial(kind)(x, mask, temperature, out, 0, units, plan.past_cache)
+
+    return shared
 
 
 @once
-def small(operation: Operation, storage: types.Type) -> Callable:
-    """The serial row sweep as ``kernel(x, out)`` for C-ordered arrays of shape (lanes, length).
+def small(operation: Operation, storage: str, sweep: str) -> Callable:
+    """The serial sweep over rows as ``kernel(x, out)`` for C-ordered arrays of shape (lanes, length).
 
     ``out`` has shape (lanes, 1) where the operation gives one number a lane.
     """
-    kind = _Kind(operation, "rows", storage, False, False)
-    sweep = _sweep(kind)
+    kind = _Kind(operation, sweep, storage_of(storage), False, False)
+    body = _sweep(kind)
 
     def rows_of(x, out):
-        sweep(with_inner_axis(x), None, None, with_inner_axis(out), 0, x.shape[0], False)
+        body(with_inner_axis(x), None, None, with_inner_axis(out), 0, x.shape[0], False)
 
-    kernel = kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small")
-    kernel.compile((types.Array(storage, 2, "C", readonly=True), types.Array(storage, 2, "C")))
+    kernel = kept(compiled(rows_of, f"{operation.name}_{sweep}_small"), f"{operation.name}-{sweep}-small")
+    kernel.compile((types.Array(kind.storage, 2, "C", readonly=True), types.Array(kind.storage, 2, "C")))
     kernel.disable_compile()
     return kernel

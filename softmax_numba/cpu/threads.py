@@ -21,6 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+from numba.np.ufunc import parallel as _numba_threads
 
 from softmax_numba.cpu.compiled import making
 
@@ -67,31 +72,55 @@ def available() -> int:
 def in_use() -> int:
     """How many threads a call made now uses: ``numba.set_num_threads`` of this thread, 1 where only serial is safe."""
     _start()
-    return 1 if _serial_only or (_forked and layer() == "omp") else int(numba.get_num_threads())
+    if _serial_only or (_forked and layer() == "omp"):
+        return 1
+    return int(_numba_threads._get_num_threads())  # the public function takes two locks first: 0.7 µs
 
 
-def run(parallel: Callable[[], object], serial: Callable[[], object]) -> None:
-    """Calls ``parallel``, or ``serial`` where another Python thread has the workqueue or is about to fork."""
-    _start()
+# How many shares of a parallel loop make a task for whoever is free. By default (0) Numba hands each thread one equal
+# part, and a core that is busy with something else, another library's threads that still spin, holds up everybody.
+# These find the layer's functions by name when a kernel is loaded; Numba's own, once compiled, hold addresses of their
+# process, and no cache can keep those.
+
+
+@intrinsic
+def share_size(typing: Any) -> Any:
+    """How many shares make a task in this thread."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(64), [])
+        return builder.call(get_or_insert_function(builder.module, kind, "get_parallel_chunksize"), args)
+
+    return types.uintp(), emit
+
+
+@intrinsic
+def set_share_size(typing: Any, size: Any) -> Any:
+    """Sets how many shares make a task in this thread."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        builder.call(get_or_insert_function(builder.module, kind, "set_parallel_chunksize"), args)
+        return context.get_dummy_value()
+
+    return types.void(types.uintp), emit
+
+
+def run(parallel: Callable[..., object], *arguments: object) -> bool:
+    """Calls ``parallel(*arguments)``; False where another thread has the workqueue or is about to fork."""
     me = threading.get_ident()
-    with _door:
-        free = not _forks and not (_inside and layer() == "workqueue")
-        if free:
-            _inside.add(me)
-    if not free:
-        serial()
-        return
-    # One share a task, for whoever is free: by default Numba hands each thread one equal part, and a core that is
-    # busy with something else (another library's threads that still spin, say) holds up everybody. Set here because
-    # a kernel that calls this holds an address of its process, and no cache can keep it.
-    before = numba.set_parallel_chunksize(1)
+    # First in, then look: of two threads that do so at the same time, one at least sees the other.
+    _inside.add(me)
     try:
-        parallel()
+        if _forks or (len(_inside) > 1 and layer() == "workqueue"):
+            return False
+        parallel(*arguments)
+        return True
     finally:
-        numba.set_parallel_chunksize(before)
-        with _door:
-            _inside.discard(me)
-            _door.notify_all()
+        _inside.discard(me)
+        if _forks:
+            with _door:
+                _door.notify_all()
 
 
 def _start() -> None:

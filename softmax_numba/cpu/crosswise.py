@@ -1,0 +1,107 @@
+"""Horizontal reductions of as many vectors as a vector has places, all at once.
+
+Halving one vector over and over keeps few places busy and every step waits for the one before. Here two vectors are
+halved together: their lower halves side by side meet their upper halves, and four steps turn sixteen vectors into one
+that holds sixteen results. Each result is computed in the order in which its vector alone would be halved.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload
+
+from softmax_numba.cpu.memory import store, store_pair
+from softmax_numba.cpu.simd import I32, INLINED, vector_of
+
+
+def _zipped(builder, a, b, segment):
+    """The lower halves of all segments of ``a`` and ``b``, and the upper halves."""
+    count, half = a.type.count, segment // 2
+    parts = []
+    for offset in (0, half):
+        places = [start + offset + i for start in range(0, 2 * count, segment) for i in range(half)]
+        parts.append(builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), places)))
+    return parts
+
+
+def _folded(builder, rows, combine):
+    """One vector (or tuple of them) with the reduction of each row, a row being a tuple of vectors."""
+    segment = rows[0][0].type.count
+    while len(rows) > 1:
+        rows = [
+            combine(builder, *[_zipped(builder, x, y, segment) for x, y in zip(a, b, strict=True)])
+            for a, b in zip(rows[::2], rows[1::2], strict=True)
+        ]
+        segment //= 2
+    return rows[0]
+
+
+def _larger(builder, values):
+    return (builder.select(builder.fcmp_ordered(">", *values), *values),)
+
+
+def _sum(builder, values):
+    return (builder.fadd(*values),)
+
+
+def _exact_sum(builder, values, errors):
+    """Knuth's sum of two and its rounding error, as ``two_sum`` in lane.py."""
+    a, b = values
+    s = builder.fadd(a, b)
+    t = builder.fsub(s, a)
+    error = builder.fadd(builder.fsub(a, builder.fsub(s, t)), builder.fsub(b, t))
+    return s, builder.fadd(error, builder.fadd(*errors))
+
+
+def _rows_at(builder, pointer, kind, first, parts=1):
+    """As many rows as ``kind`` has places, from the vectors that stand one after the other in memory."""
+    base = builder.bitcast(pointer, kind.as_pointer())
+
+    def vector(i):
+        return builder.load(builder.gep(base, [ir.Constant(I32, i)]), align=64)
+
+    rows = range(first, first + kind.count)
+    return [tuple(vector(parts * row + part) for part in range(parts)) for row in rows]
+
+
+def _each(combine):
+    @intrinsic
+    def reduction(typing, pointer):
+        vector = vector_of(pointer.dtype)
+
+        def emit(context, builder, sig, args):
+            return _folded(builder, _rows_at(builder, args[0], vector.llvm, 0), combine)[0]
+
+        return vector(pointer), emit
+
+    return reduction
+
+
+largest_of_each = _each(_larger)
+sum_of_each = _each(_sum)
+
+
+def note_total(pointer, row, like, total):
+    """Puts down the running sum of a row of vectors like ``like``, for :func:`totals_of_each`."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(note_total, jit_options=INLINED)
+def _note_total(pointer, row, like, total):
+    if like.element == types.float32:
+        return lambda pointer, row, like, total: store(pointer, 8 * row, total[0] + total[1])
+    return lambda pointer, row, like, total: store_pair(pointer, row, total)
+
+
+@intrinsic
+def totals_of_each(typing, pointer, like):
+    """The sums that stand at ``pointer``, a lane each, as a running sum of vectors like ``like``."""
+    vector = vector_of(types.float64)
+
+    def emit(context, builder, sig, args):
+        if like.element == types.float32:
+            parts = [_folded(builder, _rows_at(builder, args[0], vector.llvm, first), _sum)[0] for first in (0, 8)]
+        else:
+            parts = _folded(builder, _rows_at(builder, args[0], vector.llvm, 0, parts=2), _exact_sum)
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return types.UniTuple(vector, 2)(pointer, like), emit
