@@ -1,0 +1,401 @@
+"""The cache of compiled kernels: used where it is right, rebuilt where it is not, silent where it cannot be."""
+
+import ctypes
+import errno
+import hashlib
+import os
+import pickle
+import shutil
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import llvmlite
+import numba
+import pytest
+from numba import types
+from processes import CALLS, run
+
+import softmax_numba
+from softmax_numba.cpu import compiled
+
+PACKAGE = Path(softmax_numba.__file__).parent
+WATCH = """
+from numba.core import event
+made = []
+class Compilations(event.Listener):
+    def on_start(self, event): made.append(event.data["dispatcher"].__name__)
+    def on_end(self, event): pass
+event.register("numba:compile", Compilations())
+"""
+SMALL = (
+    WATCH
+    + """
+import numpy as np, softmax_numba
+x = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)
+assert np.allclose(softmax_numba.logsumexp(x), np.log(np.exp(x).sum(-1)))
+"""
+)
+FOLDER = "from softmax_numba.cpu import compiled; print(compiled.folder())"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A cache folder of the test's own."""
+    folder = tmp_path / "kernels"
+    monkeypatch.setenv("SOFTMAX_NUMBA_CACHE_DIR", str(folder))
+    compiled.folder.cache_clear()
+    yield folder
+    compiled.folder.cache_clear()
+
+
+@pytest.fixture
+def key(monkeypatch):
+    """`key(package)`: the key that the sources in a folder get now."""
+
+    def of(package=PACKAGE):
+        compiled._key.cache_clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(compiled, "__file__", str(package / "cpu" / "compiled.py"))
+            return compiled._key()
+
+    yield of
+    compiled._key.cache_clear()
+
+
+def increment(kind=types.float64, name="increment"):
+    """A tiny kernel through the cache: the dispatcher, and whether it came from disk."""
+
+    def increment(x):
+        return x + 1
+
+    dispatcher = compiled.kept(numba.njit(increment), name)
+    dispatcher.compile((kind,))
+    return dispatcher, bool(sum(dispatcher.stats.cache_hits.values()))
+
+
+def files(place):
+    return sorted(path for path in place.rglob("*") if path.is_file())
+
+
+# --- what is kept and found again ---------------------------------------------------
+
+
+def test_second_process_compiles_nothing():
+    """Serial and parallel kernels of every sweep."""
+    program = "x = np.ones((9, 9)); softmax(x); log_softmax(x, 0); logsumexp(x, None); results(); serial_results()"
+    run(program, before=CALLS)
+    run(program + "\nassert not made, made", before=CALLS + WATCH)
+
+
+def test_kernel_comes_back_from_disk(place):
+    dispatcher, found = increment()
+    assert not found
+    (file,) = files(place)
+    assert file.suffix == ".kernel" and file.parent == compiled.folder()
+    again, found = increment()
+    assert found
+    assert again(2.0) == dispatcher(2.0) == 3.0
+    assert files(place) == [file]
+
+
+def test_each_signature_has_its_own_file(place):
+    """What was made for float32 does not serve float64."""
+    increment(types.float32)
+    assert not increment(types.float64)[1]
+    assert len(files(place)) == 2
+    for kind in (types.float32, types.float64):
+        dispatcher, found = increment(kind)
+        assert found
+        assert dispatcher.signatures == [(kind,)]
+    assert not increment(types.float64, "another name")[1]
+
+
+def test_code_with_addresses_in_it_is_not_kept(place):
+    """A function of the C library stands in machine code as a number, which the next process has elsewhere."""
+    process_id = ctypes.CDLL(None).getpid
+    process_id.restype, process_id.argtypes = ctypes.c_int, ()
+    dispatcher = compiled.kept(numba.njit(lambda: process_id()), "addresses")
+    dispatcher.compile(())
+    assert dispatcher() == os.getpid()
+    assert files(place) == []
+
+
+def test_kernels_from_disk_and_new_ones_do_not_meet(tmp_path):
+    """Symbols of a cached kernel and of one compiled now must not be taken for one another, in any order."""
+    before = """
+    import numpy as np, scipy.special, softmax_numba
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(400, 90)).astype(np.float32)
+    lane = rng.normal(size=100_000).astype(np.float32)
+    def check(*calls):
+        for name, way in (call.split() for call in calls):
+            data, axis = {"rows": (x, 1), "columns": (x, 0), "long": (lane, 0), "small": (x[:9], 1)}[way]
+            wide = data.astype(np.float64)
+            expected = getattr(scipy.special, name)(wide, axis=axis)
+            assert np.allclose(getattr(softmax_numba, name)(data, axis), expected, rtol=2e-6, atol=1e-6), (name, way)
+    """
+    pytest.importorskip("scipy")
+    before = "\n".join(line[4:] for line in before.splitlines())
+    for calls in (
+        ("logsumexp small",),
+        ("softmax small", "logsumexp small"),
+        ("logsumexp small", "logsumexp long", "softmax small"),
+    ):
+        run(f"check(*{calls!r})", before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
+
+
+# --- the key ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the package's sources."""
+    return Path(shutil.copytree(PACKAGE, tmp_path / "softmax_numba", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_key_changes_with_every_source_file(copy, key):
+    first = key(copy)
+    sources = sorted(copy.rglob("*.py"))
+    assert len(sources) > 20
+    for path in sources:
+        text = path.read_bytes()
+        path.write_bytes(text + b"# a comment\n")
+        assert key(copy) != first, path
+        path.write_bytes(text)
+        assert key(copy) == first, path
+
+
+def test_key_changes_with_names_of_files(copy, key):
+    first = key(copy)
+    (copy / "cpu" / "new.py").touch()
+    with_new_file = key(copy)
+    (copy / "cpu" / "new.py").rename(copy / "new.py")
+    assert len({first, with_new_file, key(copy)}) == 3
+
+
+def test_key_stays_where_only_times_and_places_change(copy, key):
+    for path in copy.rglob("*.py"):
+        os.utime(path, (1, 1))
+    (copy / "notes.txt").write_text("not a source", encoding="utf-8")
+    assert key(copy) == key(PACKAGE)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(numba, "__version__"), (llvmlite, "__version__"), (sys, "version")], ids=lambda v: str(v)[:20]
+)
+def test_key_changes_with_versions(owner, name, key, monkeypatch):
+    first = key()
+    monkeypatch.setattr(owner, name, "99.0")
+    assert key() != first
+
+
+def test_key_changes_with_the_cpu(tmp_path):
+    found = {run(FOLDER, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)[0]}
+    found.add(run(FOLDER, SOFTMAX_NUMBA_CACHE_DIR=tmp_path, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")[0])
+    host = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[2]
+    fewer = ",".join(host.split(",")[:-1])
+    found.add(run(FOLDER, SOFTMAX_NUMBA_CACHE_DIR=tmp_path, NUMBA_CPU_FEATURES=fewer)[0])
+    assert len(found) == 3
+
+
+def test_four_processes_begin_at_once_then_a_file_is_edited(copy, tmp_path):
+    """All four are right and leave one whole file; the next compiles nothing, until a source changes."""
+    cache = tmp_path / "kernels"
+    program = SMALL + f"assert softmax_numba.__file__.startswith({str(tmp_path)!r})\nprint(len(made))"
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    how = {"cwd": tmp_path, "PYTHONPATH": path, "SOFTMAX_NUMBA_CACHE_DIR": cache}
+    with ThreadPoolExecutor(4) as pool:
+        counts = [job.result() for job in [pool.submit(run, program, **how) for _ in range(4)]]
+    assert any(int(count) > 0 for (count,) in counts)
+    assert [file.suffix for file in files(cache)] == [".kernel"]
+    assert run(program, **how) == ["0"]
+    with (copy / "cpu" / "lane.py").open("a") as stream:
+        stream.write("# a comment\n")
+    assert Path(run(FOLDER, **how)[0]) != files(cache)[0].parent
+
+
+def test_without_sources_nothing_is_kept(place, tmp_path, monkeypatch):
+    """A frozen application: no way to tell the kernels of one version from the next."""
+    compiled._key.cache_clear()
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "empty" / "cpu" / "compiled.pyc"))
+    try:
+        assert compiled.folder() is None
+        assert not increment()[1] and not increment()[1]
+    finally:
+        compiled._key.cache_clear()
+
+
+# --- damage -------------------------------------------------------------------------
+
+
+def _checked(content):
+    return hashlib.sha256(content).digest() + content
+
+
+DAMAGE = {
+    "empty": lambda good: b"",
+    "shorter than a checksum": lambda good: good[:20],
+    "truncated": lambda good: good[: len(good) // 2],
+    "one bit flipped": lambda good: good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
+    "wrong checksum": lambda good: bytes(32) + good[32:],
+    "garbage": lambda good: os.urandom(5000),
+    "no pickle": lambda good: _checked(b"not a pickle"),
+    "a pickle of something else": lambda good: _checked(pickle.dumps({"a": 1})),
+    "a pickle of a missing module": lambda good: _checked(b"cnosuchmodule\nf\n."),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_file_is_ignored_and_replaced(damage, place):
+    increment()
+    (file,) = files(place)
+    file.write_bytes(DAMAGE[damage](file.read_bytes()))
+    dispatcher, found = increment()
+    assert not found
+    assert dispatcher(2.0) == 3.0
+    assert files(place) == [file]
+    assert increment()[1]
+
+
+def test_folder_in_the_files_place(place):
+    increment()
+    (file,) = files(place)
+    file.unlink()
+    (file / "inside").mkdir(parents=True)
+    dispatcher, found = increment()
+    assert not found and dispatcher(2.0) == 3.0
+    assert files(place) == []
+
+
+def test_full_disk_leaves_nothing_behind(place, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("replace", "fdopen"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, full)
+            dispatcher, _ = increment()
+        assert dispatcher(2.0) == 3.0
+        assert files(place) == []
+    assert not increment()[1]
+    assert increment()[1]
+
+
+# --- places -------------------------------------------------------------------------
+
+
+def test_switched_off():
+    assert run(FOLDER, SOFTMAX_NUMBA_CACHE_DIR="") == ["None"]
+
+
+def test_order_of_places(tmp_path):
+    own, numbas, xdg = tmp_path / "own", tmp_path / "numba", tmp_path / "xdg"
+    home = {"HOME": tmp_path, "XDG_CACHE_HOME": xdg, "NUMBA_CACHE_DIR": numbas, "SOFTMAX_NUMBA_CACHE_DIR": own}
+    if os.name == "nt":
+        pytest.skip("Windows has LOCALAPPDATA instead")
+    expected = (own, numbas / "softmax_numba", xdg / "softmax_numba", tmp_path / ".cache" / "softmax_numba")
+    for wanted, name in zip(
+        expected, ["SOFTMAX_NUMBA_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", ""], strict=True
+    ):
+        (line,) = run(FOLDER, **home)
+        assert Path(line).parent == wanted
+        home[name] = None
+
+
+def test_next_place_where_the_first_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    how = {"SOFTMAX_NUMBA_CACHE_DIR": None, "NUMBA_CACHE_DIR": tmp_path / "file" / "x", "XDG_CACHE_HOME": tmp_path}
+    assert Path(run(FOLDER, **how)[0]).parent == tmp_path / "softmax_numba"
+
+
+def test_nowhere_to_write_and_a_read_only_installation(copy, tmp_path):
+    """No cache, no warning, no output, and nothing is written beside the sources either."""
+    (tmp_path / "file").touch()
+    nowhere = tmp_path / "file" / "below"
+    for path in [*copy.rglob("*"), copy]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    inside = sorted(copy.rglob("*"))
+    how = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": nowhere,
+        "LOCALAPPDATA": nowhere,
+        "SOFTMAX_NUMBA_CACHE_DIR": None,
+    }
+    program = SMALL + "from softmax_numba.cpu import compiled; assert made and compiled.folder() is None"
+    assert run(program, cwd=tmp_path, XDG_CACHE_HOME=None, **how) == []
+    assert sorted(copy.rglob("*")) == inside
+    for path in [*copy.rglob("*"), copy]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def test_no_home_directory(monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SOFTMAX_NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(Path, "home", no_home)
+    compiled.folder.cache_clear()
+    try:
+        assert compiled.folder() is None
+        assert increment()[0](2.0) == 3.0
+    finally:
+        compiled.folder.cache_clear()
+
+
+# --- old versions -------------------------------------------------------------------
+
+MONTH = 31 * 86400
+
+
+def old(path, *names, age=MONTH):
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).write_text("x", encoding="utf-8")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_old_versions_are_removed_after_a_month(place):
+    stale = old(place / ("0" * 24), "softmax-rows-0123456789abcdef.kernel", "softmax-rows-0.kernelk3x_9a")
+    young = old(place / ("1" * 24), "softmax-rows-0123456789abcdef.kernel", age=86400)
+    current = compiled.folder()
+    assert not stale.exists()
+    assert young.is_dir() and current.is_dir()
+
+
+def test_foreign_files_are_never_removed(place):
+    foreign = [
+        old(place / ("2" * 24), "notes.txt"),
+        old(place / "a folder", "linux.kernel"),
+        old(place / "24 letters but no digest", "linux.kernel"),
+        old(place / "deadbeef", "x.kernel"),
+    ]
+    (place / ("3" * 24)).write_text("a file", encoding="utf-8")
+    os.utime(place / ("3" * 24), (0, 0))
+    before = files(place)
+    assert compiled.folder() is not None
+    assert files(place) == before
+    assert all(path.is_dir() for path in foreign)
+
+
+def test_using_a_folder_keeps_it_young(place):
+    current = compiled.folder()
+    os.utime(current, (0, 0))
+    compiled.folder.cache_clear()
+    assert compiled.folder() == current
+    assert time.time() - current.stat().st_mtime < 3600
+
+
+def test_somebody_elses_folder_that_can_be_written_to(place, monkeypatch):
+    """Its time cannot be set then; that is no reason to go without."""
+
+    def not_mine(*arguments, **options):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "utime", not_mine)
+    assert compiled.folder() is not None
