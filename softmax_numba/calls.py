@@ -8,60 +8,87 @@ import numpy as np
 
 from softmax_numba import interop
 from softmax_numba.cpu import sweeps, threads
-from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
-from softmax_numba.cpu.plan import PARALLEL_FROM, along_rows, plan
+from softmax_numba.cpu.lane import SOFTMAX, Operation
+from softmax_numba.cpu.plan import PARALLEL_FROM, plan
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name
 from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 
 # --- the short way ------------------------------------------------------------------
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_NAMES = {"f": "float32", "d": "float64"}  # a dtype's own name costs a microsecond
 
 
 def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
     """``call(x, axis, out)``: the result for plain arrays along their last axis; None for everything else.
 
-    A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need.
+    A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: Numba
+    looks at the arrays' types anyway, and their shapes and places are compared in compiled code.
     """
-    kernels: dict[tuple[str, bool], Callable] = {}
+    kernels: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {}
     one_number = operation.one_number
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
         if type(x) is not np.ndarray or type(axis) is not int or axis != -1:
             return None
-        shape, dtype, size = x.shape, x.dtype, x.size
-        if not shape or shape[-1] < 2 or not size:
+        dtype = x.dtype
+        if dtype is _FLOAT32:
+            name = "float32"
+        elif dtype is _FLOAT64:
+            name = "float64"
+        else:
             return None
-        if (dtype is not _FLOAT32 and dtype is not _FLOAT64) or not x.flags.c_contiguous:
-            return None
-        wanted = shape[:-1] if one_number else shape
+        if x.size >= PARALLEL_FROM:
+            return large(x, name, out)
+        kernel = kernels.get(name)
+        if kernel is None:
+            kernel = kernels[name] = sweeps.small(operation, name)
         fresh = out is None
         if fresh:
-            out = np.empty(wanted, dtype)
-        else:
-            if type(out) is not np.ndarray or out.dtype is not dtype or out.shape != wanted or not out.flags.carray:
+            if not x.ndim:
                 return None
-            # Two arrays that own their memory share none; asking NumPy costs as much as the rest of this function.
-            apart = out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)
-            if not apart:
+            out = np.empty(x.shape[:-1] if one_number else x.shape, dtype)
+        elif type(out) is not np.ndarray or out.dtype is not dtype:
+            return None
+        try:
+            done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
+        except TypeError:  # out is read-only or has another number of dimensions: the long way says so
+            return None
+        if not done:
+            return None
+        return out[()] if fresh and not out.ndim else out
+
+    def large(x: np.ndarray, name: str, out: Any) -> np.ndarray | None:
+        shape = x.shape
+        wanted = shape[:-1] if one_number else shape
+        if not x.flags.c_contiguous or shape[-1] < 2:
+            return None
+        fresh = out is None
+        if fresh:
+            out = np.empty(wanted, x.dtype)
+        else:
+            if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != wanted or not out.flags.carray:
+                return None
+            # Two arrays that own their memory share none; asking NumPy costs a microsecond.
+            if not (out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)):
                 return None
         length = shape[-1]
-        if size >= PARALLEL_FROM:
-            lanes = x.reshape(-1, length, 1)
-            _run(operation, _NAMES[dtype.char], lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
-        else:
-            which = dtype.char, length <= BLOCK
-            kernel = kernels.get(which)
-            if kernel is None:
-                kernel = kernels[which] = sweeps.small(operation, _NAMES[dtype.char], along_rows(length))
-            if len(shape) == 2 and not one_number:
-                kernel(x, out)
-            else:
-                kernel(x.reshape(-1, length), out.reshape(-1, 1 if one_number else length))
+        lanes = x.reshape(-1, length, 1)
+        _run(operation, name, lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
         return out[()] if fresh and not wanted else out
 
     return call
+
+
+def _two_dimensional(x: np.ndarray, out: np.ndarray, one_number: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Both with their outer axes as one: views, or no arrays at all (TypeError) where a copy would be needed."""
+    if x.ndim == 1:
+        return x[None], out[None]
+    if x.ndim == 0 or not x.flags.c_contiguous or not out.flags.c_contiguous or out.size == 0:
+        raise TypeError("no views")
+    length = x.shape[-1]
+    if out.shape != (x.shape[:-1] if one_number else x.shape):
+        raise TypeError("another shape")
+    return x.reshape(-1, length), out.reshape(-1) if one_number else out.reshape(-1, length)
 
 
 # --- the long way -------------------------------------------------------------------

@@ -44,9 +44,9 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, count
         pytest.param((256, 50_257), np.float32, "blocks", True, True, id="GPT-2's vocabulary"),
         pytest.param((16, 50_257), np.float16, "blocks", True, False, id="a large vocabulary, within the cache"),
         pytest.param((256, 128_256), np.float16, "blocks", True, True, id="Llama 3's vocabulary"),
-        pytest.param((1_000_000, 8), np.float32, "rows", True, False, id="a router: rows too short to stream"),
-        pytest.param((1_000_000, 16), np.float64, "rows", True, False, id="a mixture model"),
-        pytest.param((8, 21, 65_536), np.float32, "columns", True, False, id="a segmentation map along axis 1"),
+        pytest.param((1_000_000, 8), np.float32, "rows", True, True, id="a router"),
+        pytest.param((1_000_000, 16), np.float64, "rows", True, True, id="a mixture model"),
+        pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
         pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),
         pytest.param((4096, 1000, 4), np.float32, "rows", True, True, id="few neighbours"),
         pytest.param((1, 2**24), np.float32, "long", True, True, id="one lane of 2**24"),
@@ -84,7 +84,7 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "columns":
-        assert inner > 1 and not side_by_side and not found.past_cache
+        assert inner > 1 and not side_by_side
     if one_number or lanes * length * itemsize < 2**20:
         assert not found.past_cache
     serial = plan(outer, length, inner, threads=1, **how)
@@ -125,8 +125,9 @@ CALLS = {
     "rows, serial": ((9, 40), 1, ("rows", False, False)),
     "rows, shared": ((700, 100), 1, ("rows", True, False)),
     "rows, shared, past the cache": ((2100, 2000), 1, ("rows", True, True)),
-    "columns, serial": ((40, 16), 0, ("columns", False, False)),
+    "columns, serial": ((40, 50), 0, ("columns", False, False)),
     "columns, shared": ((100, 700), 0, ("columns", True, False)),
+    "columns, shared, past the cache": ((1100, 1100), 0, ("columns", True, True)),
     "columns of three dimensions": ((4, 50, 400), 1, ("columns", True, False)),
     "few columns": ((20_000, 5), 0, ("blocks", True, False)),
     "few short columns": ((2000, 5, 9, 1), (1, 2), ("rows", True, False)),
@@ -160,7 +161,7 @@ def test_every_plan_is_taken(name, plans):
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
     assert kinds <= taken
     if name != "logsumexp":
-        assert {("rows", True, True), ("blocks", True, True), ("long", True, True)} <= taken
+        assert {("rows", True, True), ("columns", True, True), ("blocks", True, True), ("long", True, True)} <= taken
 
 
 @every_operation
@@ -183,6 +184,8 @@ PLANS = (
     Plan("blocks", 3, True),
     Plan("columns", 1, False),
     Plan("columns", 3, False),
+    Plan("columns", 1, True),
+    Plan("columns", 2, True),
     Plan("long", 2, False),
     Plan("long", 7, True),
 )

@@ -105,3 +105,31 @@ def _hide(mask, out, o, j, result, hidden):
                     put(place(out, o, i, j), 0, hidden)
 
     return hide_masked
+
+
+@inlined
+def _extent(array):
+    """The address of an array's first byte, and that behind its last one."""
+    low = high = array.ctypes.data
+    for axis in range(array.ndim):
+        span = (array.shape[axis] - 1) * array.strides[axis]
+        low += min(span, 0)
+        high += max(span, 0)
+    return low, high + array.itemsize
+
+
+@inlined
+def apart(x, out):
+    """Whether two arrays (not empty) share no memory."""
+    low, high = _extent(x)
+    first, last = _extent(out)
+    return high <= first or last <= low
+
+
+@inlined
+def same_places(x, out):
+    """Whether two arrays of one shape and dtype are the same values in memory."""
+    same = x.ctypes.data == out.ctypes.data
+    for axis in range(x.ndim):
+        same = same and x.strides[axis] == out.strides[axis]
+    return same

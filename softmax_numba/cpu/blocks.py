@@ -24,7 +24,6 @@ from softmax_numba.cpu.lane import (
     settled,
 )
 from softmax_numba.cpu.memory import (
-    address_of,
     aligned,
     fence,
     filled,
@@ -38,11 +37,10 @@ from softmax_numba.cpu.memory import (
     prefetch,
     put,
     store,
-    store_first,
-    stream,
     width_of,
 )
 from softmax_numba.cpu.simd import compiled, inlined, larger, largest_of, quarters
+from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.threads import set_share_size, share_size
 
 KEEP_BYTES = 2**21
@@ -127,35 +125,9 @@ def rescale(waiting, count, factor):
         store(waiting, i, load(waiting, i) * factor)
 
 
-def row_map(operation):
-    """Compiles the map over one block of a row."""
-    value = operation.map
-
-    @inlined
-    def map_block(p, count, out, found, scale, past_cache):
-        """``out[:count]`` from ``p``, which holds exponentials if that is what the operation maps."""
-        width = width_of(out)
-        i = 0
-        if past_cache:
-            size = address_of(out, 1) - address_of(out, 0)
-            i = min(count, (-address_of(out, 0) & (width * size - 1)) // size)
-            if i > 0:
-                store_first(out, 0, i, value(load_first(p, 0, i), found, scale))
-            while i + width <= count:
-                stream(out, i, value(load(p, i), found, scale))
-                i += width
-        while i + width <= count:
-            store(out, i, value(load(p, i), found, scale))
-            i += width
-        if i < count:
-            store_first(out, i, count - i, value(load_first(p, i, count - i), found, scale))
-
-    return map_block
-
-
 def row_parts(operation):
     """Compiles what a whole row and a share of a long one have in common."""
-    reduce_one, map_one = row_reduction(operation), row_map(operation)
+    reduce_one, map_one = row_reduction(operation), stretch_map(operation)
     maps_exponentials = operation.maps_exponentials
 
     @inlined

@@ -23,6 +23,7 @@ from softmax_numba.cpu.simd import (
     Vector,
     call_llvm,
     inlined,
+    joined,
     repeat,
     spread,
     vector_of,
@@ -166,6 +167,38 @@ def load_first(typing, pointer, index, count):
     return vector(pointer, types.intp, types.intp), emit
 
 
+@intrinsic(prefer_literal=True)
+def load_apart(typing, pointer, index, step, vectors):
+    """A wide vector from ``vectors`` (a literal) single ones, ``step`` numbers from each to the next."""
+    single = vector_of(pointer.dtype)
+    wide = Vector(single.element, vectors.literal_value * single.count)
+
+    def emit(context, builder, sig, args):
+        parts = []
+        for k in range(vectors.literal_value):
+            place = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, k)))
+            parts.append(builder.load(_at(builder, args[0], place, single.llvm), align=pointer.dtype.bitwidth // 8))
+        return joined(builder, parts)
+
+    return wide(pointer, types.intp, types.intp, vectors), emit
+
+
+@intrinsic
+def store_apart(typing, pointer, index, step, wide):
+    """A wide vector as single ones, ``step`` numbers from each to the next."""
+    single = vector_of(pointer.dtype)
+
+    def emit(context, builder, sig, args):
+        for k in range(wide.count // single.count):
+            places = [k * single.count + i for i in range(single.count)]
+            part = builder.shuffle_vector(args[3], args[3], ir.Constant(ir.VectorType(I32, single.count), places))
+            place = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, k)))
+            builder.store(part, _at(builder, args[0], place, single.llvm), align=pointer.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.intp, wide), emit
+
+
 @intrinsic
 def store(typing, pointer, index, value):
     """A full vector to ``pointer[index:]``, rounded to the stored dtype."""
@@ -195,12 +228,12 @@ def store_first(typing, pointer, index, count, value):
 
 @intrinsic
 def stream(typing, pointer, index, value):
-    """A full vector past the cache; the address must be a multiple of the vector's stored size."""
+    """A full vector, or a wide one, past the cache; the address must be a multiple of a full one's stored size."""
     storage = pointer.dtype
 
     def emit(context, builder, sig, args):
         encoded = _encode(builder, args[2], storage, value)
-        size = value.count * storage.bitwidth // 8
+        size = vector_of(COMPUTES_IN[storage]).count * storage.bitwidth // 8
         instruction = builder.store(encoded, _at(builder, *args[:2], encoded.type), align=size)
         instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
         return context.get_dummy_value()
@@ -344,8 +377,8 @@ def hold(typing, array):
 
 
 @intrinsic
-def with_inner_axis(typing, array):
-    """A 2-D array as (outer, length, 1), borrowed: without a reference of its own."""
+def as_lanes(typing, array):
+    """A 2-D array as (outer, length, 1), a 1-D array as (outer, 1, 1); borrowed, without a reference of its own."""
     lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
@@ -353,8 +386,9 @@ def with_inner_axis(typing, array):
 
         given = context.make_array(array)(context, builder, args[0])
         result = context.make_array(lanes)(context, builder)
-        shape = [*cgutils.unpack_tuple(builder, given.shape), ir.Constant(I64, 1)]
-        strides = [*cgutils.unpack_tuple(builder, given.strides), given.itemsize]
+        added = 3 - array.ndim
+        shape = [*cgutils.unpack_tuple(builder, given.shape), *[ir.Constant(I64, 1)] * added]
+        strides = [*cgutils.unpack_tuple(builder, given.strides), *[given.itemsize] * added]
         null = cgutils.get_null_value(given.meminfo.type)
         populate_array(result, given.data, shape, strides, given.itemsize, null)
         return result._getvalue()

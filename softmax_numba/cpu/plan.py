@@ -6,6 +6,7 @@ The choice decides how fast a result comes, never which bits it has: every sweep
 import functools
 from typing import Literal, NamedTuple
 
+from softmax_numba.cpu.columns import tiles_of
 from softmax_numba.cpu.lane import BLOCK
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
@@ -16,8 +17,6 @@ SHARES = 8
 FEWEST_COLUMNS = 8
 # From this size on streaming stores win, measured with a 32 MB last cache: 1.3x becomes 1.9x PyTorch's speed at 8 MB.
 PAST_CACHE_BYTES = 2**22
-# Streaming stores pay for rows of this size: measured, 0.6x to 0.9x at 1 kB, 1.0x to 1.5x at 2 kB, 1.8x at 8 kB.
-STREAMED_ROW_BYTES = 2048
 
 
 class Plan(NamedTuple):
@@ -50,15 +49,12 @@ def plan(
     lanes, blocks = outer * inner, -(-length // BLOCK)
     values = lanes * length
     many = threads > 1 and values >= PARALLEL_FROM
-    past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES and length * itemsize >= STREAMED_ROW_BYTES
+    past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES
     if many and lanes < 2 * threads and blocks >= 2 * threads:
         return Plan("long", min(blocks, SHARES * threads), past_cache)
+    sweep: Literal["rows", "blocks", "columns"] = "rows" if length <= BLOCK else "blocks"
+    units = lanes
     if not side_by_side and inner >= FEWEST_COLUMNS:
-        units = outer * -(-inner // 16)
-        return Plan("columns", min(units, SHARES * threads) if many else 1, False)
-    return Plan(along_rows(length), min(lanes, SHARES * threads) if many else 1, past_cache)
-
-
-def along_rows(length: int) -> Literal["rows", "blocks"]:
-    """The sweep for lanes of ``length`` values that lie side by side."""
-    return "rows" if length <= BLOCK else "blocks"
+        sweep, units = "columns", outer * tiles_of(outer, length, inner, itemsize)
+        past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES
+    return Plan(sweep, min(units, SHARES * threads) if many else 1, past_cache)

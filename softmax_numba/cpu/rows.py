@@ -36,25 +36,24 @@ from softmax_numba.cpu.memory import (
     put,
     spread_numbers,
     store,
-    store_first,
-    stream,
     width_of,
 )
 from softmax_numba.cpu.simd import INLINED, compiled, how_many, inlined, larger, quarters, select
+from softmax_numba.cpu.stretch import copy, flush, stretch_map
 
 # How much of the first cache a panel may take: half of the smallest in use (32 KB), as the rows themselves pass by.
 PANEL_BYTES = 2**14
 # And how many vectors their maxima may make.
 MOST_VECTORS = 4
+# Streaming stores pay for rows of this size: measured, 0.6x to 0.9x at 1 kB, 1.0x to 1.5x at 2 kB, 1.8x at 8 kB.
+STREAMED_ROW_BYTES = 2048
 _SPARE = 64
 
 
+@inlined
 def rows_in_panel(vectors, width):
     """How many lanes of ``vectors`` vectors are on their way at once."""
     return max(1, min(MOST_VECTORS * width, PANEL_BYTES // (64 * vectors)))
-
-
-rows_in_panel = inlined(rows_in_panel)
 
 
 @inlined
@@ -326,35 +325,18 @@ def panel_sums(operation):
 
 def row_map(operation):
     """Compiles the step from a panel to results in memory."""
-    value = operation.map
+    value, map_to = operation.map, stretch_map(operation)
 
     @inlined
-    def write_row(panel, found, scale, out, o, j, length, tail, past_cache):
-        width = width_of(panel)
-        last = length - tail
-        if out.strides[1] != out.itemsize:
-            for i in range(0, length, width):
-                store(panel, i, value(load(panel, i), found, scale))
-            for i in range(length):
-                put(place(out, o, i, j), 0, number_at(panel, i))
+    def write_row(panel, found, scale, out, o, j, length, past_cache):
+        if out.strides[1] == out.itemsize:
+            map_to(panel, length, place(out, o, 0, j), found, scale, past_cache)
             return
-        target = place(out, o, 0, j)
-        i = 0
-        if past_cache:
-            size = out.itemsize
-            i = min(length, (-address_of(target, 0) & (width * size - 1)) // size)
-            if i > 0:
-                store_first(target, 0, i, value(load(panel, 0), found, scale))
-            while i + width <= length:
-                stream(target, i, value(load(panel, i), found, scale))
-                i += width
-            if i < length:
-                store_first(target, i, length - i, value(load_first(panel, i, length - i), found, scale))
-        else:
-            while i < last:
-                store(target, i, value(load(panel, i), found, scale))
-                i += width
-            store_first(target, i, tail, value(load(panel, i), found, scale))
+        width = width_of(panel)
+        for i in range(0, length, width):
+            store(panel, i, value(load(panel, i), found, scale))
+        for i in range(length):
+            put(place(out, o, i, j), 0, number_at(panel, i))
 
     return write_row
 
@@ -382,7 +364,7 @@ def _leave_out(mask, notes, left, rows, results):
 def rows(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of one block each, of a (outer, length, inner) array."""
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
-    sum_panel, write_row = panel_sums(operation), row_map(operation)
+    sum_panel, write_row, map_to = panel_sums(operation), row_map(operation), stretch_map(operation)
     counts_ties = not operation.maps_exponentials
     width = 64 // np.dtype(compute).itemsize
     doubles = 128 // width  # of a running sum
@@ -400,6 +382,15 @@ def rows(operation, compute):
         notes, tops, ties = on_stack(zero, notebook), on_stack(zero, square), on_stack(zero, square)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
+        # Rows too short to be streamed one by one are streamed as the single stretch that they are.
+        streamed = past_cache and length * out.itemsize >= STREAMED_ROW_BYTES
+        in_one = mask is None and past_cache and length * out.itemsize < STREAMED_ROW_BYTES
+        in_one = in_one and inner == 1 and out.strides[1] == out.itemsize and out.strides[0] == length * out.itemsize
+        queue = np.empty(group * length + 4 * _SPARE if in_one else 1, out.dtype)
+        waiting = aligned(queue)
+        target = place(out, first, 0, 0)
+        head = end = (address_of(target, 0) & 63) // out.itemsize
+        target = moved(target, -head)
         for begin in range(first, last, group):
             count = min(group, last - begin)
             start = begin // inner
@@ -442,13 +433,22 @@ def rows(operation, compute):
                 else:
                     found = Settled(1.0, noted(notes, SECOND, r), noted(notes, PEAK, r), noted(notes, LOG, r))
                     row, of_row = moved(panel, r * vectors * width), scale_noted(noted, notes, r, temperature)
-                    write_row(row, found, of_row, out, o, j, length, tail, past_cache)
+                    if in_one:
+                        map_to(row, length, moved(waiting, end), found, of_row, False)
+                        end += length
+                    else:
+                        write_row(row, found, of_row, out, o, j, length, streamed)
                     hide(mask, out, o, j, number_at(results, r), hidden)
                 j += 1
                 if j == inner:
                     o, j = o + 1, 0
+            if in_one:
+                head, end, target = flush(waiting, head, end, target)
+        if in_one:
+            copy(moved(waiting, head), end - head, moved(target, head))
         if past_cache:
             fence()
         hold(held)
+        hold(queue)
 
     return compiled(sweep, f"{operation.name}_rows")

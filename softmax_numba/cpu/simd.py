@@ -292,6 +292,24 @@ def halves(typing, x):
     return types.UniTuple(half, 2)(x), emit
 
 
+def joined(builder, parts):
+    """LLVM vectors of one type side by side in one; a power of two of them."""
+    while len(parts) > 1:
+        count = 2 * parts[0].type.count
+        places = ir.Constant(ir.VectorType(I32, count), list(range(count)))
+        parts = [builder.shuffle_vector(a, b, places) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+@intrinsic
+def fourfold(typing, x):
+    """A vector four times in one wide vector; what is no vector (a number, None) as it is."""
+    if not isinstance(x, Vector):
+        return x(x), lambda context, builder, sig, args: args[0]
+    wide = Vector(x.element, 4 * x.count)
+    return wide(x), lambda context, builder, sig, args: joined(builder, [args[0]] * 4)
+
+
 @inlined
 def quarters(x):
     """The four quarters of a vector."""

@@ -12,11 +12,12 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
+from softmax_numba.cpu.access import apart, same_places
 from softmax_numba.cpu.blocks import blocks, long_lanes
 from softmax_numba.cpu.columns import columns, tiles_of
 from softmax_numba.cpu.compiled import kept, once
-from softmax_numba.cpu.lane import Operation
-from softmax_numba.cpu.memory import with_inner_axis
+from softmax_numba.cpu.lane import BLOCK, Operation
+from softmax_numba.cpu.memory import as_lanes
 from softmax_numba.cpu.plan import Plan
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.simd import COMPUTES_IN, compiled
@@ -89,8 +90,8 @@ def _carrier(
 ) -> Callable[..., None]:
     kind = _Kind(operation, plan.sweep, storage_of(storage), masked, tempered)
     outer, length, inner = shape
-    itemsize = dtype_of(storage).itemsize
-    units = outer * tiles_of(length, inner, itemsize) if plan.sweep == "columns" else outer * inner
+    columns_ = plan.sweep == "columns"
+    units = outer * (tiles_of(outer, length, inner, dtype_of(storage).itemsize) if columns_ else inner)
 
     if plan.shares == 1:
         kernel = _serial(kind)
@@ -107,18 +108,31 @@ def _carrier(
 
 
 @once
-def small(operation: Operation, storage: str, sweep: str) -> Callable:
-    """The serial sweep over rows as ``kernel(x, out)`` for C-ordered arrays of shape (lanes, length).
+def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """The serial sweep over rows as ``kernel(x, out)`` for a 2-D x and lanes of 2 to ``BLOCK`` values.
 
-    ``out`` has shape (lanes, 1) where the operation gives one number a lane.
+    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. False, and nothing done, where
+    that does not hold, or where the two overlap otherwise than in the same places.
     """
-    kind = _Kind(operation, sweep, storage_of(storage), False, False)
-    body = _sweep(kind)
+    kind = _Kind(operation, "rows", storage_of(storage), False, False)
+    body, one_number = _sweep(kind), operation.one_number
 
     def rows_of(x, out):
-        body(with_inner_axis(x), None, None, with_inner_axis(out), 0, x.shape[0], False)
+        lanes, length = x.shape
+        if not 2 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
+            return False
+        if one_number:
+            if not apart(x, out):
+                return False
+        elif out.shape[1] != length or out.strides[1] == 0 or not (same_places(x, out) or apart(x, out)):
+            return False
+        if out.strides[0] == 0 and lanes > 1:
+            return False
+        body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
+        return True
 
-    kernel = kept(compiled(rows_of, f"{operation.name}_{sweep}_small"), f"{operation.name}-{sweep}-small")
-    kernel.compile((types.Array(kind.storage, 2, "C", readonly=True), types.Array(kind.storage, 2, "C")))
+    kernel = kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small")
+    x = types.Array(kind.storage, 2, "A", readonly=True)
+    kernel.compile((x, types.Array(kind.storage, 1 if one_number else 2, "A")))
     kernel.disable_compile()
     return kernel
