@@ -114,12 +114,24 @@ def _calls_per_sample(call: Call, target_ns: float, clock: Clock) -> tuple[int, 
         calls = min(max(calls + 1, int(1.2 * calls * target_ns / taken)), 10 * calls)
 
 
-def _lead_in(call: Call, cost_ns: float, lead_ns: float, clock: Clock) -> None:
-    """Run the contender untimed before its sample.
+def _wait_for_quiet(limit: float = 0.05) -> None:
+    """Sleep until the contender before has let go of the processor: its threads may spin on for a while.
 
-    They bring the caches and the contender's own threads back after the one before. OpenMP's workers spin for
-    milliseconds after a call: a 20 µs copy on two threads took 125 µs right after a PyTorch softmax, and 19
-    µs after a lead-in. A call much longer than the lead takes that in its stride.
+    A worker of PyTorch's OpenMP runs for 8 to 10 ms after each call, on a core that the next contender's threads need:
+    a 20 µs copy on two threads took 125 µs meanwhile.
+    """
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        used = time.process_time()
+        time.sleep(1e-3)
+        if time.process_time() - used < 0.3e-3:
+            return
+
+
+def _lead_in(call: Call, cost_ns: float, lead_ns: float, clock: Clock) -> None:
+    """Run the contender untimed before its sample, which brings back the caches and its own threads.
+
+    A call much longer than the lead takes that in its stride.
     """
     if cost_ns < 4 * lead_ns:
         end = clock() + lead_ns
@@ -167,6 +179,7 @@ def interleaved(
             if done >= budget.min_rounds and spent * (done + 1) / done > budget.seconds:
                 break
             for name in (names[i] for i in generator.permutation(len(names))):
+                _wait_for_quiet()
                 _lead_in(calls[name], sizes[name][1], lead_ns, clock)
                 taken = _sample(calls[name], sizes[name][0], clock)
                 figures[name].append(taken * 1e-9 / sizes[name][0])

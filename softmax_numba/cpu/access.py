@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.memory import minus_infinity, pointer_to, put
+from softmax_numba.cpu.memory import minus_infinity, place, pointer_to, put
 from softmax_numba.cpu.simd import INLINED, inlined
 
 
@@ -30,7 +30,7 @@ def row_at(x, mask, o, start, j, count, stage):
     left = count
     if mask is None:
         if x.strides[1] == x.itemsize:
-            return pointer_to(_address(x, o, start, j), x), left
+            return place(x, o, start, j), left
         for i in range(count):
             stage[i] = x[o, start + i, j]
     else:
@@ -41,32 +41,6 @@ def row_at(x, mask, o, start, j, count, stage):
             stage[i] = x[o, start + i, j] if takes_part else nothing
             left += takes_part
     return pointer_to(stage.ctypes.data, stage), left
-
-
-@inlined
-def across(x, mask, o, i, j, lanes, stage):
-    """A pointer to ``x[o, i, j:j+lanes]`` side by side."""
-    if mask is None:
-        if x.strides[2] == x.itemsize:
-            return pointer_to(_address(x, o, i, j), x)
-        for k in range(lanes):
-            stage[k] = x[o, i, j + k]
-    else:
-        nothing = minus_infinity(x)
-        for k in range(lanes):
-            stage[k] = x[o, i, j + k] if mask[o, i, j + k] else nothing
-    return pointer_to(stage.ctypes.data, stage)
-
-
-@inlined
-def place(out, o, i, j):
-    """A pointer to ``out[o, i, j]``."""
-    return pointer_to(_address(out, o, i, j), out)
-
-
-@inlined
-def _address(array, o, i, j):
-    return array.ctypes.data + o * array.strides[0] + i * array.strides[1] + j * array.strides[2]
 
 
 def takes_part(mask, o, j):
@@ -108,28 +82,14 @@ def _hide(mask, out, o, j, result, hidden):
 
 
 @inlined
-def _extent(array):
-    """The address of an array's first byte, and that behind its last one."""
-    low = high = array.ctypes.data
-    for axis in range(array.ndim):
-        span = (array.shape[axis] - 1) * array.strides[axis]
-        low += min(span, 0)
-        high += max(span, 0)
-    return low, high + array.itemsize
-
-
-@inlined
 def apart(x, out):
     """Whether two arrays (not empty) share no memory."""
-    low, high = _extent(x)
-    first, last = _extent(out)
-    return high <= first or last <= low
-
-
-@inlined
-def same_places(x, out):
-    """Whether two arrays of one shape and dtype are the same values in memory."""
-    same = x.ctypes.data == out.ctypes.data
+    low = high = x.ctypes.data
     for axis in range(x.ndim):
-        same = same and x.strides[axis] == out.strides[axis]
-    return same
+        span = (x.shape[axis] - 1) * x.strides[axis]
+        low, high = low + min(span, 0), high + max(span, 0)
+    first = last = out.ctypes.data
+    for axis in range(out.ndim):
+        span = (out.shape[axis] - 1) * out.strides[axis]
+        first, last = first + min(span, 0), last + max(span, 0)
+    return high + x.itemsize <= first or last + out.itemsize <= low

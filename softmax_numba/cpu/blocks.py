@@ -7,7 +7,7 @@ cache); a longer one is read twice and its exponentials computed twice, which co
 import numpy as np
 from numba import prange
 
-from softmax_numba.cpu.access import hide, place, row_at, temperature_of
+from softmax_numba.cpu.access import hide, row_at, temperature_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.lane import (
     BLOCK,
@@ -33,6 +33,7 @@ from softmax_numba.cpu.memory import (
     load_first,
     load_wide,
     moved,
+    place,
     pointer_to,
     prefetch,
     put,
@@ -203,7 +204,7 @@ def blocks(operation, compute):
         hold(held)
         hold(stage)
 
-    return compiled(sweep, f"{operation.name}_blocks")
+    return compiled(sweep, f"{operation.name}_blocks", called=True)
 
 
 def long_lanes(operation, compute):
@@ -230,8 +231,8 @@ def long_lanes(operation, compute):
         hold(held)
         hold(stage)
 
-    reduce_share = compiled(reduce_share, f"{operation.name}_long_reduce")
-    map_share = compiled(map_share, f"{operation.name}_long_map")
+    reduce_share = compiled(reduce_share, f"{operation.name}_long_reduce", called=True)
+    map_share = compiled(map_share, f"{operation.name}_long_map", called=True)
 
     def sweep(x, mask, temperature, out, shares, past_cache):
         outer, length, inner = x.shape

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.access import hide, place, takes_part, temperature_of
+from softmax_numba.cpu.access import hide, takes_part, temperature_of
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.lane import (
     BLOCK,
@@ -46,6 +46,7 @@ from softmax_numba.cpu.memory import (
     moved,
     number_at,
     number_like,
+    place,
     pointer_to,
     prefetch,
     put,
@@ -507,4 +508,4 @@ def columns(operation, compute):
         hold(scales)
         hold(numbers)
 
-    return compiled(sweep, f"{operation.name}_columns")
+    return compiled(sweep, f"{operation.name}_columns", called=True)

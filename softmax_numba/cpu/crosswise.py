@@ -2,7 +2,8 @@
 
 Halving one vector over and over keeps few places busy and every step waits for the one before. Here two vectors are
 halved together: their lower halves side by side meet their upper halves, and four steps turn sixteen vectors into one
-that holds sixteen results. Each result is computed in the order in which its vector alone would be halved.
+that holds sixteen results. Each result is computed in the order in which its vector alone would be halved. The vectors
+stand one after the other in memory, the first at the start of a cache line.
 """
 
 from llvmlite import ir

@@ -126,18 +126,24 @@ def _load(pointer, vectors):
 
 
 @intrinsic(prefer_literal=True)
-def spread_numbers(typing, pointer, index, rows):
-    """The ``rows`` (a literal) numbers from ``pointer[index]`` on, in equal shares of four vectors."""
-    vector = Vector(pointer.dtype, 4 * vector_of(pointer.dtype).count)
+def numbers_for(typing, pointer, index, rows):
+    """The numbers of ``rows`` (a literal) rows from ``pointer[index]`` on, as they stand in a wide vector of four.
+
+    One number for one row; for several, each in an equal share of the places.
+    """
     count = rows.literal_value
+    single = pointer.dtype if count == 1 else Vector(pointer.dtype, 4 * vector_of(pointer.dtype).count)
 
     def emit(context, builder, sig, args):
-        kind = ir.VectorType(vector.llvm.element, count)
-        few = builder.load(_at(builder, *args[:2], kind), align=pointer.dtype.bitwidth // 8)
-        places = [i * count // vector.count for i in range(vector.count)]
-        return builder.shuffle_vector(few, few, ir.Constant(ir.VectorType(I32, vector.count), places))
+        if count == 1:
+            return builder.load(builder.gep(args[0], [args[1]]))
+        few = builder.load(
+            _at(builder, *args[:2], ir.VectorType(single.llvm.element, count)), align=pointer.dtype.bitwidth // 8
+        )
+        places = [i * count // single.count for i in range(single.count)]
+        return builder.shuffle_vector(few, few, ir.Constant(ir.VectorType(I32, single.count), places))
 
-    return vector(pointer, types.intp, rows), emit
+    return single(pointer, types.intp, rows), emit
 
 
 def _masked(builder, name, result, pointer, mask, others):
@@ -368,6 +374,23 @@ def address_of(typing, pointer, index):
 def moved(typing, pointer, index):
     """The pointer to ``pointer[index]``."""
     return pointer(pointer, types.intp), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
+
+
+@intrinsic
+def place(typing, array, o, i, j):
+    """A pointer to ``array[o, i, j]``, inside the array or not."""
+    pointer = types.CPointer(array.dtype)
+
+    def emit(context, builder, sig, args):
+        given = context.make_array(array)(context, builder, args[0])
+        strides = cgutils.unpack_tuple(builder, given.strides)
+        offset = ir.Constant(I64, 0)
+        for index, stride in zip(args[1:], strides, strict=True):
+            offset = builder.add(offset, builder.mul(index, stride))
+        start = builder.bitcast(given.data, I8.as_pointer())
+        return builder.bitcast(builder.gep(start, [offset]), context.get_value_type(pointer))
+
+    return pointer(array, types.intp, types.intp, types.intp), emit
 
 
 @intrinsic

@@ -9,11 +9,13 @@ Exponentials are computed four vectors at a time as one wide vector, so that a p
 instructions wherever one of them must wait: 0.85x the time of one vector after the other.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.access import hide, place, temperature_of
+from softmax_numba.cpu.access import hide, temperature_of
 from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.lane import Settled, as_total, plus, safe_top
@@ -31,10 +33,11 @@ from softmax_numba.cpu.memory import (
     mask_first,
     moved,
     number_at,
+    numbers_for,
     on_stack,
+    place,
     prefetch,
     put,
-    spread_numbers,
     store,
     width_of,
 )
@@ -162,9 +165,21 @@ def _read_row(x, mask, o, j, tail, vectors, panel):
 
 # --- one number a lane --------------------------------------------------------------
 
-# A panel's notebook is on the stack: a line a quantity, a number a lane.
-SHIFT, MAGIC, FLOOR, TOP, PER_OCTAVE, OCTAVE_HIGH, OCTAVE_LOW, INVERSE, SECOND, PEAK, LOG = range(11)
-LINES = 11
+
+class Notes(NamedTuple):
+    """What is noted of the lanes of a panel: pointers to a number a lane, in the compute dtype."""
+
+    shift: object
+    magic: object
+    floor: object
+    top: object
+    per_octave: object
+    octave_high: object
+    octave_low: object
+    inverse: object
+    second: object
+    peak: object
+    log_sum: object
 
 
 def note_scale(notes, r, temperature, o, j):
@@ -178,58 +193,54 @@ def _note_scale(notes, r, temperature, o, j):
         return lambda notes, r, temperature, o, j: None
 
     def note(notes, r, temperature, o, j):
-        scale = scale_of(number_at(notes, 0), temperature_of(temperature, o, j))
-        put(line_of(notes, PER_OCTAVE), r, scale.per_octave)
-        put(line_of(notes, OCTAVE_HIGH), r, scale.octave_high)
-        put(line_of(notes, OCTAVE_LOW), r, scale.octave_low)
-        put(line_of(notes, INVERSE), r, scale.inverse)
+        scale = scale_of(number_at(notes.top, 0), temperature_of(temperature, o, j))
+        put(notes.per_octave, r, scale.per_octave)
+        put(notes.octave_high, r, scale.octave_high)
+        put(notes.octave_low, r, scale.octave_low)
+        put(notes.inverse, r, scale.inverse)
 
     return note
 
 
-@inlined
-def line_of(notes, line):
-    return moved(notes, line * MOST_VECTORS * width_of(notes))
-
-
-@inlined
-def noted(notes, line, r):
-    """What a line says of lane ``r``."""
-    return number_at(line_of(notes, line), r)
-
-
-@inlined
-def noted_vector(notes, line, r):
-    """What a line says of a vector of lanes."""
-    return load(line_of(notes, line), r)
-
-
-def noted_wide(rows):
-    """What a line says of ``rows`` lanes from lane ``r`` on, in the places that their values have in a wide vector."""
-
-    @inlined
-    def noted_rows(notes, line, r):
-        return spread_numbers(line_of(notes, line), r, rows)
-
-    return noted_rows
-
-
-def scale_noted(look, notes, r, temperature):
-    """The :class:`Scale` that ``look`` finds in the notebook: plain numbers where there is no temperature."""
+def scale_noted(notes, r, rows, temperature):
+    """The :class:`Scale` of ``rows`` (a literal) lanes from lane ``r`` on; without a temperature, plain numbers."""
     raise NotImplementedError("only inside compiled code")
 
 
-@overload(scale_noted, jit_options=INLINED)
-def _scale_noted(look, notes, r, temperature):
+@overload(scale_noted, jit_options=INLINED, prefer_literal=True)
+def _scale_noted(notes, r, rows, temperature):
     if temperature == types.none:
-        return lambda look, notes, r, temperature: scale_of(number_at(notes, 0), None)
+        return lambda notes, r, rows, temperature: scale_of(number_at(notes.top, 0), None)
+    count = rows.literal_value
 
-    def tempered(look, notes, r, temperature):
+    def tempered(notes, r, rows, temperature):
         return Scale(
-            look(notes, PER_OCTAVE, r),
-            look(notes, OCTAVE_HIGH, r),
-            look(notes, OCTAVE_LOW, r),
-            look(notes, INVERSE, r),
+            numbers_for(notes.per_octave, r, count),
+            numbers_for(notes.octave_high, r, count),
+            numbers_for(notes.octave_low, r, count),
+            numbers_for(notes.inverse, r, count),
+            1.0,
+        )
+
+    return tempered
+
+
+def vector_scale(notes, r, temperature):
+    """The :class:`Scale` of a whole vector of lanes from lane ``r`` on."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(vector_scale, jit_options=INLINED)
+def _vector_scale(notes, r, temperature):
+    if temperature == types.none:
+        return lambda notes, r, temperature: scale_of(number_at(notes.top, 0), None)
+
+    def tempered(notes, r, temperature):
+        return Scale(
+            load(notes.per_octave, r),
+            load(notes.octave_high, r),
+            load(notes.octave_low, r),
+            load(notes.inverse, r),
             1.0,
         )
 
@@ -250,21 +261,21 @@ def panel_sums(operation):
             store(panel, i, e)
         return term(e, x, top, ties)
 
-    def of_lane(look):
-        @inlined
-        def referred(notes, r):
-            return Reference(look(notes, SHIFT, r), 0.0, look(notes, MAGIC, r), look(notes, FLOOR, r))
-
-        return referred
-
-    two, four = noted_wide(2), noted_wide(4)
-    referred, two_referred, four_referred = of_lane(noted), of_lane(two), of_lane(four)
+    @inlined
+    def visit_rows(panel, i, rows, notes, r, temperature):
+        """The terms of four vectors, which are ``rows`` (a literal) lanes, and their ties."""
+        ref = Reference(
+            numbers_for(notes.shift, r, rows), 0.0, numbers_for(notes.magic, r, rows), numbers_for(notes.floor, r, rows)
+        )
+        scale, top = scale_noted(notes, r, rows, temperature), numbers_for(notes.top, r, rows)
+        return visit(panel, i, load_wide(panel, i, 4), ref, scale, top, filled_wide(panel, 0.0, 4))
 
     @inlined
     def sum_lane(panel, vectors, notes, r, temperature, next_row):
         """The running sum of a lane of any length, and its ties."""
         width = width_of(panel)
-        ref, scale, top = referred(notes, r), scale_noted(noted, notes, r, temperature), noted(notes, TOP, r)
+        ref = Reference(number_at(notes.shift, r), 0.0, number_at(notes.magic, r), number_at(notes.floor, r))
+        scale, top = scale_noted(notes, r, 1, temperature), number_at(notes.top, r)
         zero = filled(panel, 0.0)
         total = as_total(zero)
         four_ties, ties = filled_wide(panel, 0.0, 4), zero
@@ -286,12 +297,10 @@ def panel_sums(operation):
     def sum_panel(panel, rows, vectors, notes, temperature, next_row, step, totals, ties):
         """Puts down the sums of the panel's lanes; of lanes beyond ``rows`` whatever comes out."""
         width = width_of(panel)
-        none = filled_wide(panel, 0.0, 4)
         if vectors == 1:
             for r in range(0, rows, 4):
                 i = r * width
-                ref, scale = four_referred(notes, r), scale_noted(four, notes, r, temperature)
-                e, t = visit(panel, i, load_wide(panel, i, 4), ref, scale, four(notes, TOP, r), none)
+                e, t = visit_rows(panel, i, 4, notes, r, temperature)
                 e0, e1, e2, e3 = quarters(e)
                 note_total(totals, r, e0, as_total(e0))
                 note_total(totals, r + 1, e1, as_total(e1))
@@ -302,8 +311,7 @@ def panel_sums(operation):
         elif vectors == 2:
             for r in range(0, rows, 2):
                 i = 2 * r * width
-                ref, scale = two_referred(notes, r), scale_noted(two, notes, r, temperature)
-                e, t = visit(panel, i, load_wide(panel, i, 4), ref, scale, two(notes, TOP, r), none)
+                e, t = visit_rows(panel, i, 2, notes, r, temperature)
                 e0, e1, e2, e3 = quarters(e)
                 note_total(totals, r, e0, as_total(e0 + e1))
                 note_total(totals, r + 1, e2, as_total(e2 + e3))
@@ -355,8 +363,9 @@ def _leave_out(mask, notes, left, rows, results):
         for r in range(rows):
             if number_at(left, r) == 0.0:
                 put(results, r, -np.inf)
-                for line in (SECOND, PEAK, LOG):
-                    put(line_of(notes, line), r, 0.0)
+                put(notes.second, r, 0.0)
+                put(notes.peak, r, 0.0)
+                put(notes.log_sum, r, 0.0)
 
     return leave_out_masked
 
@@ -369,7 +378,7 @@ def rows(operation, compute):
     width = 64 // np.dtype(compute).itemsize
     doubles = 128 // width  # of a running sum
     most = MOST_VECTORS * width
-    square, notebook, sums = width * most, LINES * most, doubles * most
+    square, sums = width * most, doubles * most
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
@@ -379,7 +388,20 @@ def rows(operation, compute):
         held = np.empty(max(group, 4) * vectors * width + 2 * _SPARE, compute)
         panel = aligned(held)
         zero = compute(0)
-        notes, tops, ties = on_stack(zero, notebook), on_stack(zero, square), on_stack(zero, square)
+        tops, ties = on_stack(zero, square), on_stack(zero, square)
+        notes = Notes(
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+            on_stack(zero, most),
+        )
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
         # Rows too short to be streamed one by one are streamed as the single stretch that they are.
@@ -405,23 +427,23 @@ def rows(operation, compute):
                     o, j = o + 1, 0
 
             for r in range(0, count, width):
-                top, scale = largest_of_each(moved(tops, r * width)), scale_noted(noted_vector, notes, r, temperature)
-                ref = reference(safe_top(top), scale)
-                store(line_of(notes, SHIFT), r, ref.shift)
-                store(line_of(notes, MAGIC), r, ref.magic)
-                store(line_of(notes, FLOOR), r, ref.floor)
-                store(line_of(notes, TOP), r, top)
+                top = largest_of_each(moved(tops, r * width))
+                ref = reference(safe_top(top), vector_scale(notes, r, temperature))
+                store(notes.top, r, top)
+                store(notes.shift, r, ref.shift)
+                store(notes.magic, r, ref.magic)
+                store(notes.floor, r, ref.floor)
             next_row = place(x, begin + group, 0, 0)
             sum_panel(panel, count, vectors, notes, temperature, next_row, step, totals, ties)
 
             for r in range(0, count, width):
-                top, scale = noted_vector(notes, TOP, r), scale_noted(noted_vector, notes, r, temperature)
+                top, scale = load(notes.top, r), vector_scale(notes, r, temperature)
                 tied = sum_of_each(moved(ties, r * width)) if counts_ties else top
                 total = totals_of_each(moved(totals, r * doubles), top)
                 second, peak, log_sum, result = settle(top, tied, total, scale)
-                store(line_of(notes, SECOND), r, second)
-                store(line_of(notes, PEAK), r, peak)
-                store(line_of(notes, LOG), r, log_sum)
+                store(notes.second, r, second)
+                store(notes.peak, r, peak)
+                store(notes.log_sum, r, log_sum)
                 store(results, r, result[0])
                 store(results, r + width - 8, result[1])
             leave_out(mask, notes, left, count, results)
@@ -431,10 +453,12 @@ def rows(operation, compute):
                 if one_number:
                     put(place(out, o, 0, j), 0, number_at(results, r))
                 else:
-                    found = Settled(1.0, noted(notes, SECOND, r), noted(notes, PEAK, r), noted(notes, LOG, r))
-                    row, of_row = moved(panel, r * vectors * width), scale_noted(noted, notes, r, temperature)
+                    found = Settled(
+                        1.0, number_at(notes.second, r), number_at(notes.peak, r), number_at(notes.log_sum, r)
+                    )
+                    row, of_row = moved(panel, r * vectors * width), scale_noted(notes, r, 1, temperature)
                     if in_one:
-                        map_to(row, length, moved(waiting, end), found, of_row, False)
+                        map_to(row, length, moved(waiting, end), found, of_row, streamed)
                         end += length
                     else:
                         write_row(row, found, of_row, out, o, j, length, streamed)
@@ -451,4 +475,4 @@ def rows(operation, compute):
         hold(held)
         hold(queue)
 
-    return compiled(sweep, f"{operation.name}_rows")
+    return compiled(sweep, f"{operation.name}_rows", called=True)

@@ -35,11 +35,12 @@ INLINED = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": Tr
 inlined = njit(**INLINED)
 
 
-def compiled(function, name, parallel=False):
+def compiled(function, name, parallel=False, called=False):
     """The function compiled under a name of its own: symbols are named after functions, and a kernel that was read
-    from disk must not meet another of the same name."""
+    from disk must not meet another of the same name. One that is only ever ``called`` by others needs no wrappers."""
     function.__name__ = function.__qualname__ = name
-    return njit(nogil=True, parallel=parallel, error_model="numpy")(function)
+    wrappers = {"no_cpython_wrapper": called, "no_cfunc_wrapper": True}
+    return njit(nogil=True, parallel=parallel, error_model="numpy", **wrappers)(function)
 
 
 class Vector(types.Type):

@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
-from softmax_numba.cpu.access import apart, same_places
+from softmax_numba.cpu.access import apart
 from softmax_numba.cpu.blocks import blocks, long_lanes
 from softmax_numba.cpu.columns import columns, tiles_of
 from softmax_numba.cpu.compiled import kept, once
@@ -60,7 +60,12 @@ def _sweep(kind: _Kind) -> Callable:
 def _serial(kind: _Kind) -> Callable:
     if kind.sweep == "long":  # in one thread a row like any other
         return _serial(kind._replace(sweep="blocks"))
-    return _kept(_sweep(kind), kind, False)
+    body = _sweep(kind)
+
+    def serial(x, mask, temperature, out, first, last, past_cache):
+        body(x, mask, temperature, out, first, last, past_cache)
+
+    return _kept(compiled(serial, f"{kind.operation.name}_{kind.sweep}_serial"), kind, False)
 
 
 @once
@@ -124,8 +129,10 @@ def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarra
         if one_number:
             if not apart(x, out):
                 return False
-        elif out.shape[1] != length or out.strides[1] == 0 or not (same_places(x, out) or apart(x, out)):
-            return False
+        else:
+            same = x.ctypes.data == out.ctypes.data and x.strides == out.strides
+            if out.shape[1] != length or out.strides[1] == 0 or not (same or apart(x, out)):
+                return False
         if out.strides[0] == 0 and lanes > 1:
             return False
         body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
