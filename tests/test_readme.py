@@ -1,0 +1,37 @@
+"""README.md's figures are those of a report in reports/, not typed by hand."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("jinja2", reason="the report's extra is not installed")
+pytest.importorskip("matplotlib", reason="the report's extra is not installed")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "scripts" / "readme_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_table_and_picture_come_from_a_report():
+    script = load_script()
+    text = (ROOT / "README.md").read_text()
+    folder = re.search(r"\((reports/[^/)]+)/summary\.md\)", text)[1]
+    summary = script.summarise(script.read(ROOT / folder / script.RESULTS))
+    assert script.readme(text, summary, folder) == text
+    assert (ROOT / folder / "figures" / "speed.svg").is_file()
+    assert text.count("\n| ") >= len(summary.rows)
+
+
+def test_missing_markers_are_refused():
+    script = load_script()
+    folder = next((ROOT / "reports").glob("*/results.json")).parent
+    summary = script.summarise(script.read(folder / script.RESULTS))
+    with pytest.raises(SystemExit, match="picture:begin"):
+        script.readme("nothing here", summary, "reports/x")
