@@ -44,7 +44,7 @@ class Effort:
 
 
 # Quick: 36 cells in less than 3 minutes on two slow cores, imports, compilation and pictures included.
-QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=85.0, judged_values=2**17)
+QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=60.0, judged_values=2**17)
 FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1500.0, judged_values=None)
 
 

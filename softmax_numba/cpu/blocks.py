@@ -204,7 +204,7 @@ def blocks(operation, compute):
         hold(held)
         hold(stage)
 
-    return compiled(sweep, f"{operation.name}_blocks", called=True)
+    return compiled(sweep, f"{operation.name}_blocks")
 
 
 def long_lanes(operation, compute):

@@ -508,4 +508,4 @@ def columns(operation, compute):
         hold(scales)
         hold(numbers)
 
-    return compiled(sweep, f"{operation.name}_columns", called=True)
+    return compiled(sweep, f"{operation.name}_columns")

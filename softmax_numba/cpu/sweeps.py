@@ -60,12 +60,7 @@ def _sweep(kind: _Kind) -> Callable:
 def _serial(kind: _Kind) -> Callable:
     if kind.sweep == "long":  # in one thread a row like any other
         return _serial(kind._replace(sweep="blocks"))
-    body = _sweep(kind)
-
-    def serial(x, mask, temperature, out, first, last, past_cache):
-        body(x, mask, temperature, out, first, last, past_cache)
-
-    return _kept(compiled(serial, f"{kind.operation.name}_{kind.sweep}_serial"), kind, False)
+    return _kept(_sweep(kind), kind, False)
 
 
 @once
