@@ -6,9 +6,10 @@ from numba import njit
 from oracle import same_bits
 
 from softmax_numba.cpu import crosswise
-from softmax_numba.cpu.lane import as_total, collapsed
-from softmax_numba.cpu.memory import filled, load, pointer_to, store
+from softmax_numba.cpu.arrays import start_of
+from softmax_numba.cpu.memory import filled, load, store
 from softmax_numba.cpu.simd import largest_of
+from softmax_numba.cpu.sums import as_total, collapsed
 
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
@@ -23,9 +24,9 @@ def on_a_line(array):
 
 @njit(error_model="numpy")
 def reduced(x, top, tied):
-    p = pointer_to(x.ctypes.data, x)
-    store(pointer_to(top.ctypes.data, top), 0, crosswise.largest_of_each(p))
-    store(pointer_to(tied.ctypes.data, tied), 0, crosswise.sum_of_each(p))
+    p = start_of(x)
+    store(start_of(top), 0, crosswise.largest_of_each(p))
+    store(start_of(tied), 0, crosswise.sum_of_each(p))
 
 
 @every_float
@@ -43,14 +44,14 @@ def test_largest_and_sum(dtype):
 @njit(error_model="numpy")
 def sums(x, notes, each, alone):
     """The sum of two vectors a row: through the notebook, and row by row."""
-    p, q = pointer_to(x.ctypes.data, x), pointer_to(notes.ctypes.data, notes)
+    p, q = start_of(x), start_of(notes)
     zero = filled(p, 0.0)
     for r in range(x.shape[0]):
         total = as_total(load(p, r * x.shape[1]))
         crosswise.note_total(q, r, zero, total)
         alone[0, r], alone[1, r] = collapsed(zero, total)
     high, low = crosswise.totals_of_each(q, zero)
-    out = pointer_to(each.ctypes.data, each)
+    out = start_of(each)
     store(out, 0, high)
     store(out, 8, low)
 
@@ -83,6 +84,6 @@ def test_a_row_without_a_largest_value(dtype):
 
     @njit
     def alone(x):
-        return largest_of(load(pointer_to(x.ctypes.data, x), 0))
+        return largest_of(load(start_of(x), 0))
 
     assert alone(x[3]) == top[3]

@@ -9,8 +9,9 @@ from numba import njit
 from oracle import ulp
 
 from softmax_numba.cpu import exponential
+from softmax_numba.cpu.arrays import start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
-from softmax_numba.cpu.memory import load, pointer_to, store, width_of
+from softmax_numba.cpu.memory import load, store, width_of
 
 LONG = np.longdouble
 HEADROOM = {np.float32: 30, np.float64: 64}
@@ -21,7 +22,7 @@ every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f
 
 @njit(error_model="numpy")
 def _relative(x, top, temperature, out):
-    p, q = pointer_to(x.ctypes.data, x), pointer_to(out.ctypes.data, out)
+    p, q = start_of(x), start_of(out)
     scale = scale_of(top, temperature)
     ref = reference(top, scale)
     for i in range(0, x.size, width_of(p)):

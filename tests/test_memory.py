@@ -12,21 +12,17 @@ from oracle import same_bits
 from processes import run
 
 from softmax_numba.cpu import simd
+from softmax_numba.cpu.arrays import aligned, minus_infinity, start_of
 from softmax_numba.cpu.memory import (
-    aligned,
     fence,
     filled,
     load,
     load_first,
-    load_pair,
-    minus_infinity,
     number_like,
-    pointer_to,
     prefetch,
     put,
     store,
     store_first,
-    store_pair,
     stream,
     width_of,
 )
@@ -56,30 +52,30 @@ def numbers(storage, count, seed=0):
 
 @njit
 def copy_all(x, out):
-    p, q = pointer_to(x.ctypes.data, x), pointer_to(out.ctypes.data, out)
+    p, q = start_of(x), start_of(out)
     for i in range(0, x.size, width_of(p)):
         store(q, i, load(p, i))
 
 
 @njit
 def copy_from(x, i, out, j):
-    store(pointer_to(out.ctypes.data, out), j, load(pointer_to(x.ctypes.data, x), i))
+    store(start_of(out), j, load(start_of(x), i))
 
 
 @njit
 def copy_first(x, i, out, j, count):
-    value = load_first(pointer_to(x.ctypes.data, x), i, count)
-    store_first(pointer_to(out.ctypes.data, out), j, count, value)
+    value = load_first(start_of(x), i, count)
+    store_first(start_of(out), j, count, value)
 
 
 @njit
 def spread_first(x, i, out, count):
-    store(pointer_to(out.ctypes.data, out), 0, load_first(pointer_to(x.ctypes.data, x), i, count))
+    store(start_of(out), 0, load_first(start_of(x), i, count))
 
 
 @njit
 def copy_streaming(x, out):
-    p, q = pointer_to(x.ctypes.data, x), aligned(out)
+    p, q = start_of(x), aligned(out)
     for i in range(0, x.size, width_of(p)):
         stream(q, i, load(p, i))
         prefetch(p, i + 10**9)
@@ -88,7 +84,7 @@ def copy_streaming(x, out):
 
 @njit
 def put_one(out, i, number):
-    put(pointer_to(out.ctypes.data, out), i, number)
+    put(start_of(out), i, number)
 
 
 # --- memory -------------------------------------------------------------------------
@@ -162,7 +158,7 @@ def test_streaming_stores(storage):
 def test_constants_of_a_storage_type(storage):
     @njit
     def constants(x, out):
-        p, q = pointer_to(x.ctypes.data, x), pointer_to(out.ctypes.data, out)
+        p, q = start_of(x), start_of(out)
         store(q, 0, filled(p, 2.5))
         x[0] = minus_infinity(x)
         return width_of(p), number_like(p)
@@ -175,23 +171,6 @@ def test_constants_of_a_storage_type(storage):
     assert zero == 0
     assert (out[:width] == 2.5).all() and (out[width:] == 0).all()
     assert x.view(meant)[0] == -np.inf
-
-
-def test_pairs():
-    @njit
-    def both(x, room, out):
-        p, q = pointer_to(x.ctypes.data, x), pointer_to(room.ctypes.data, room)
-        pair = (load(p, 0), load(p, 8))
-        store_pair(q, 1, pair)
-        again = load_pair(q, 1, pair)
-        r = pointer_to(out.ctypes.data, out)
-        store(r, 0, again[1])
-        store(r, 8, again[0])
-
-    x, room, out = np.arange(16.0), np.full(48, -1.0), np.zeros(16)
-    both(x, room, out)
-    assert (room[16:32] == x).all() and (room[:16] == -1).all() and (room[32:] == -1).all()
-    assert (out == np.r_[x[8:], x[:8]]).all()
 
 
 # --- 16-bit floats ------------------------------------------------------------------

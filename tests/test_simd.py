@@ -8,7 +8,9 @@ from numba import njit
 from oracle import same_bits
 
 from softmax_numba.cpu import simd
-from softmax_numba.cpu.memory import load, pointer_to, store, width_of
+from softmax_numba.cpu.arrays import start_of
+from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.memory import load, store, width_of
 
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 # Values at which formulas differ: signed zeros, subnormal numbers, infinities, NaN, extremes.
@@ -50,12 +52,12 @@ def test_operators_are_numpys(dtype):
         a = np.concatenate([np.repeat(special, 16), random[0]])
         b = np.concatenate([np.tile(special, 16), random[1]])
         for name, (function, expected) in BINARY.items():
-            inner = simd.inlined(function)
+            inner = inlined(function)
 
             @njit(error_model="numpy")
             def everywhere(a, b, out, inner=inner):
-                p, q = pointer_to(a.ctypes.data, a), pointer_to(b.ctypes.data, b)
-                r = pointer_to(out.ctypes.data, out)
+                p, q = start_of(a), start_of(b)
+                r = start_of(out)
                 for i in range(0, a.size, width_of(p)):
                     store(r, i, inner(load(p, i), load(q, i)))
 
@@ -66,8 +68,8 @@ def test_operators_are_numpys(dtype):
 
 @njit(error_model="numpy")
 def _fma(a, b, c, out):
-    p, q, r = pointer_to(a.ctypes.data, a), pointer_to(b.ctypes.data, b), pointer_to(c.ctypes.data, c)
-    store(pointer_to(out.ctypes.data, out), 0, simd.fma(load(p, 0), load(q, 0), load(r, 0)))
+    p, q, r = start_of(a), start_of(b), start_of(c)
+    store(start_of(out), 0, simd.fma(load(p, 0), load(q, 0), load(r, 0)))
 
 
 @given(st.lists(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 3), min_size=16, max_size=16))
@@ -92,39 +94,11 @@ def _double_rounded(exact):
     return (exact / half) % 2 == 1
 
 
-@njit(error_model="numpy")
-def _tree32(x):
-    a, b = simd.halves(load(pointer_to(x.ctypes.data, x), 0))
-    a, b = simd.halves(a + b)
-    a, b = simd.halves(a + b)
-    a, b = simd.halves(a + b)
-    return a - b
-
-
-@njit(error_model="numpy")
-def _tree64(x):
-    a, b = simd.halves(load(pointer_to(x.ctypes.data, x), 0))
-    a, b = simd.halves(a + b)
-    a, b = simd.halves(a + b)
-    return a - b
-
-
-@every_float
-def test_halves(dtype):
-    """Lower and upper half, down to two numbers."""
-    x = np.random.default_rng(0).normal(size=64 // np.dtype(dtype).itemsize).astype(dtype)
-    expected = x
-    while expected.size > 2:
-        middle = expected.size // 2
-        expected = expected[:middle] + expected[middle:]
-    assert (_tree32 if dtype is np.float32 else _tree64)(x) == expected[0] - expected[1]
-
-
 @every_float
 def test_largest_and_how_many(dtype):
     @njit(error_model="numpy")
     def several(x, y, out):
-        v = load(pointer_to(x.ctypes.data, x), 0)
+        v = load(start_of(x), 0)
         out[0] = simd.largest_of(v)
         return simd.how_many(v > y), simd.how_many(v == y)
 
@@ -145,11 +119,11 @@ def test_largest_and_how_many(dtype):
 def test_widening_and_narrowing():
     @njit
     def there_and_back(x, wide, out):
-        low, high = simd.widened(load(pointer_to(x.ctypes.data, x), 0))
-        q = pointer_to(wide.ctypes.data, wide)
+        low, high = simd.widened(load(start_of(x), 0))
+        q = start_of(wide)
         store(q, 0, low)
         store(q, 8, high)
-        store(pointer_to(out.ctypes.data, out), 0, simd.narrowed(low / 3.0, high / 3.0))
+        store(start_of(out), 0, simd.narrowed(low / 3.0, high / 3.0))
 
     x = np.array(SPECIAL, np.float32)
     wide, out = np.empty(16), np.empty(16, np.float32)

@@ -5,8 +5,9 @@ import pytest
 from numba import njit
 from oracle import same_bits
 
-from softmax_numba.cpu import memory, simd
-from softmax_numba.cpu.memory import load, pointer_to, store
+from softmax_numba.cpu import memory, simd, wide
+from softmax_numba.cpu.arrays import on_stack, start_of
+from softmax_numba.cpu.memory import load, store
 from softmax_numba.dtypes import for_kernel
 
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -20,8 +21,8 @@ def numbers(dtype, vectors):
 def test_four_vectors_and_their_quarters(dtype):
     @njit
     def turned(x, out):
-        a, b, c, d = simd.quarters(memory.load_wide(pointer_to(x.ctypes.data, x), 1, 4))
-        q = pointer_to(out.ctypes.data, out)
+        a, b, c, d = wide.quarters(wide.load_wide(start_of(x), 1, 4))
+        q = start_of(out)
         width = memory.width_of(q)
         store(q, 0, d)
         store(q, width, c)
@@ -37,7 +38,7 @@ def test_four_vectors_and_their_quarters(dtype):
 def test_half_precision_is_widened():
     @njit
     def read(x, out):
-        store(pointer_to(out.ctypes.data, out), 0, memory.load_wide(pointer_to(x.ctypes.data, x), 3, 4))
+        store(start_of(out), 0, wide.load_wide(start_of(x), 3, 4))
 
     x = np.linspace(-7, 7, 80).astype(np.float16)
     out = np.empty(64, np.float32)
@@ -49,9 +50,9 @@ def test_half_precision_is_widened():
 def test_apart(dtype):
     @njit
     def there(x, out, back):
-        p, q = pointer_to(x.ctypes.data, x), pointer_to(out.ctypes.data, out)
-        memory.store_apart(q, 2, 50, memory.load_wide(p, 0, 4))
-        store(pointer_to(back.ctypes.data, back), 0, memory.load_apart(q, 2, 50, 4))
+        p, q = start_of(x), start_of(out)
+        wide.store_apart(q, 2, 50, wide.load_wide(p, 0, 4))
+        store(start_of(back), 0, wide.load_apart(q, 2, 50, 4))
 
     x = numbers(dtype, 4)
     width = x.size // 4
@@ -64,26 +65,45 @@ def test_apart(dtype):
 
 
 @every_float
-@pytest.mark.parametrize("rows", [2, 4])
-def test_numbers_for_rows(dtype, rows):
+@pytest.mark.parametrize("lanes", ["two", "four", "a vector", "four vectors"])
+def test_numbers_for_lanes(dtype, lanes):
+    width = 64 // np.dtype(dtype).itemsize
+    count = {"two": 2, "four": 4, "a vector": width, "four vectors": 4 * width}[lanes]
+
     @njit
     def spread(x, out):
-        p = pointer_to(x.ctypes.data, x)
-        store(pointer_to(out.ctypes.data, out), 0, memory.numbers_for(p, 1, rows))
-        return memory.numbers_for(p, 1, 1)
+        p = start_of(x)
+        store(start_of(out), 0, wide.numbers_for(p, 1, count))
+        return wide.numbers_for(p, 1, 1)
 
-    x = numbers(dtype, 1)
-    out = np.empty(4 * x.size, dtype)
+    x = numbers(dtype, 5)
+    out = np.empty(width if count == width else 4 * width, dtype)
     assert spread(x, out) == x[1]
-    assert same_bits(out, np.repeat(x[1 : 1 + rows], out.size // rows))
+    assert same_bits(out, np.repeat(x[1 : 1 + count], out.size // count))
+
+
+@every_float
+def test_quarters_together(dtype):
+    @njit(error_model="numpy")
+    def both(x, total, top):
+        given = wide.load_wide(start_of(x), 0, 4)
+        store(start_of(total), 0, wide.sum_of_quarters(given))
+        store(start_of(top), 0, wide.largest_of_quarters(given))
+
+    for seed in range(20):
+        x = np.random.default_rng(seed).normal(size=(4, 64 // np.dtype(dtype).itemsize)).astype(dtype)
+        total, top = np.empty_like(x[0]), np.empty_like(x[0])
+        both(x.ravel(), total, top)
+        assert same_bits(total, (x[0] + x[1]) + (x[2] + x[3]))
+        assert same_bits(top, x.max(0))
 
 
 @every_float
 def test_fourfold(dtype):
     @njit
     def fourfold(x, out):
-        store(pointer_to(out.ctypes.data, out), 0, simd.fourfold(load(pointer_to(x.ctypes.data, x), 0)))
-        return simd.fourfold(2.5), simd.fourfold(None)
+        store(start_of(out), 0, wide.fourfold(load(start_of(x), 0)))
+        return wide.fourfold(2.5), wide.fourfold(None)
 
     x = numbers(dtype, 1)
     out = np.empty(4 * x.size, dtype)
@@ -95,8 +115,8 @@ def test_fourfold(dtype):
 def test_masks(dtype):
     @njit
     def masked(x, mask, count, out):
-        v = load(pointer_to(x.ctypes.data, x), 0)
-        q, m = pointer_to(out.ctypes.data, out), pointer_to(mask.ctypes.data, mask)
+        v = load(start_of(x), 0)
+        q, m = start_of(out), start_of(mask)
         part = memory.mask_first(m, 1, count, v)
         store(q, 0, simd.select(part, v, -v))
         return simd.how_many(part), simd.how_many(memory.mask_at(m, 1, v))
@@ -113,7 +133,7 @@ def test_masks(dtype):
 def test_stack_begins_on_a_cache_line():
     @njit
     def room(x):
-        a, b = memory.on_stack(x, 24), memory.on_stack(1.0, 5)
+        a, b = on_stack(x, 24), on_stack(1.0, 5)
         for i in range(24):
             memory.put(a, i, i)
         for i in range(5):

@@ -5,44 +5,41 @@ cache); a longer one is read twice and its exponentials computed twice, which co
 """
 
 import numpy as np
-from numba import prange
 
 from softmax_numba.cpu.access import hide, row_at, temperature_of
+from softmax_numba.cpu.arrays import aligned, hold, place, start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
     BLOCK,
+    FIRST,
     HIGH,
+    LOG,
     LOW,
     NUMBERS,
+    PEAK,
+    SECOND,
     SUMS,
     TIES,
     TOP,
-    as_total,
-    collapsed,
-    plus_quad,
+    Settled,
     safe_top,
-    settled,
 )
 from softmax_numba.cpu.memory import (
-    aligned,
     fence,
     filled,
-    filled_wide,
-    hold,
     load,
     load_first,
-    load_wide,
     moved,
-    place,
-    pointer_to,
     prefetch,
     put,
     store,
     width_of,
 )
-from softmax_numba.cpu.simd import compiled, inlined, larger, largest_of, quarters
+from softmax_numba.cpu.simd import larger, largest_of
 from softmax_numba.cpu.stretch import stretch_map
-from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_quad
+from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_wide, sum_of_quarters
 
 KEEP_BYTES = 2**21
 _SPARE = 64  # bytes, to begin a buffer on a cache line
@@ -60,8 +57,7 @@ def largest(p, count):
     while i < count:
         top = larger(top, load_first(p, i, count - i))
         i += width
-    a, b, c, d = quarters(tops)
-    return largest_of(larger(top, larger(larger(a, b), larger(c, d))))
+    return largest_of(larger(top, largest_of_quarters(tops)))
 
 
 def row_reduction(operation):
@@ -87,8 +83,7 @@ def row_reduction(operation):
         i = 0
         while i + 4 * width <= count:
             e, four_ties = visit(load_wide(p, i, 4), i, waiting, kept, ref, scale, top, four_ties)
-            e0, e1, e2, e3 = quarters(e)
-            total = plus_quad(total, e0, e1, e2, e3)
+            total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(p, i + BLOCK + k * width)
             i += 4 * width
@@ -98,10 +93,9 @@ def row_reduction(operation):
             e1, ties = visit(load_first(p, i1, count - i1), i1, waiting, kept, ref, scale, top, ties)
             e2, ties = visit(load_first(p, i2, count - i2), i2, waiting, kept, ref, scale, top, ties)
             e3, ties = visit(load_first(p, i3, count - i3), i3, waiting, kept, ref, scale, top, ties)
-            total = plus_quad(total, e0, e1, e2, e3)
-        t0, t1, t2, t3 = quarters(four_ties)
+            total = plus(zero, total, as_total((e0 + e1) + (e2 + e3)))
         numbers[TOP, block] = top
-        numbers[TIES, block] = collapsed(zero, as_total(((t0 + t1) + (t2 + t3)) + ties))[0]
+        numbers[TIES, block] = collapsed(zero, as_total(sum_of_quarters(four_ties) + ties))[0]
         sums[HIGH, block], sums[LOW, block] = collapsed(zero, total)
 
     return reduce_block
@@ -151,8 +145,8 @@ def row_parts(operation):
         for b in range(begin, end):
             start = b * BLOCK
             count = min(BLOCK, length - start)
-            found = settled(numbers, b)
-            target = place(out, o, start, j) if direct else pointer_to(stage.ctypes.data, stage)
+            first, found = numbers[FIRST, b], Settled(numbers[SECOND, b], numbers[PEAK, b], numbers[LOG, b])
+            target = place(out, o, start, j) if direct else start_of(stage)
             p = waiting
             if maps_exponentials and kept:
                 p = moved(waiting, start)
@@ -163,8 +157,8 @@ def row_parts(operation):
                     exponentials(given, count, waiting, ref, scale)
                 else:
                     p = given
-            if maps_exponentials and found.first != 1.0:
-                rescale(p, count, found.first)
+            if maps_exponentials and first != 1.0:
+                rescale(p, count, first)
             map_one(p, count, target, found, scale, past_cache)
             if not direct:
                 for i in range(count):
@@ -198,63 +192,52 @@ def blocks(operation, compute):
                 put(place(out, o, 0, j), 0, result)
             else:
                 map_blocks(x, mask, out, o, j, 0, count, waiting, kept, stage, scale, numbers, past_cache)
-                hide(mask, out, o, j, result, hidden)
+                if mask is not None and not np.isfinite(result):
+                    hide(mask, out, o, j, hidden)
         if past_cache:
             fence()
         hold(held)
         hold(stage)
 
-    return compiled(sweep, f"{operation.name}_blocks")
+    return compiled(sweep, f"{operation.name}_blocks", body=True)
+
+
+# The steps of a lane that threads share, in their order.
+REDUCE, SETTLE, MAP, HIDE = range(4)
 
 
 def long_lanes(operation, compute):
-    """Compiles the sweep that splits each lane over threads, at the ends of blocks."""
+    """Compiles the steps of a lane (o, j) that threads share at the ends of blocks.
+
+    They work on blocks ``begin`` to ``end``: REDUCE notes their sums in ``numbers`` and ``sums`` and returns how many
+    values take part, MAP writes their results. SETTLE, in one thread between the two, gets the ``left`` of the whole
+    lane, puts its result into ``results`` and returns whether there is something to map; HIDE, in one thread, ends.
+    """
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
     reduce_blocks, map_blocks = row_parts(operation)
 
-    def reduce_share(x, mask, temperature, o, j, begin, end, numbers, sums):
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
-        nowhere = np.empty(2 * _SPARE, compute)
+    def part(x, mask, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
         scale = scale_of(compute(0), temperature_of(temperature, o, j))
-        left = reduce_blocks(x, mask, o, j, begin, end, aligned(nowhere), False, stage, scale, numbers, sums)
-        hold(nowhere)
+        if step == SETTLE:
+            results[0] = settle(numbers, sums, 0, 1, numbers.shape[1], scale, left)
+            if one_number:
+                put(place(out, o, 0, j), 0, results[0])
+            return 0 if one_number else 1
+        if step == HIDE:
+            if mask is not None and not np.isfinite(results[0]):
+                hide(mask, out, o, j, hidden)
+            return 0
+        stage = np.empty(BLOCK + _SPARE, x.dtype)
+        held = np.empty(BLOCK + 2 * _SPARE, compute)
+        waiting = aligned(held)
+        if step == REDUCE:
+            left = reduce_blocks(x, mask, o, j, begin, end, waiting, False, stage, scale, numbers, sums)
+        else:
+            map_blocks(x, mask, out, o, j, begin, end, waiting, False, stage, scale, numbers, past_cache)
+            if past_cache:
+                fence()
+        hold(held)
         hold(stage)
         return left
 
-    def map_share(x, mask, temperature, out, o, j, begin, end, numbers, past_cache):
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
-        held = np.empty(BLOCK + 2 * _SPARE, compute)
-        scale = scale_of(compute(0), temperature_of(temperature, o, j))
-        map_blocks(x, mask, out, o, j, begin, end, aligned(held), False, stage, scale, numbers, past_cache)
-        if past_cache:
-            fence()
-        hold(held)
-        hold(stage)
-
-    reduce_share = compiled(reduce_share, f"{operation.name}_long_reduce", called=True)
-    map_share = compiled(map_share, f"{operation.name}_long_map", called=True)
-
-    def sweep(x, mask, temperature, out, shares, past_cache):
-        outer, length, inner = x.shape
-        blocks = (length + BLOCK - 1) // BLOCK
-        numbers, sums = np.empty((NUMBERS, blocks), compute), np.empty((SUMS, blocks))
-        before = share_size()
-        set_share_size(1)
-        for o in range(outer):
-            for j in range(inner):
-                left = 0
-                for k in prange(shares):
-                    begin, end = blocks * k // shares, blocks * (k + 1) // shares
-                    left += reduce_share(x, mask, temperature, o, j, begin, end, numbers, sums)
-                scale = scale_of(compute(0), temperature_of(temperature, o, j))
-                result = settle(numbers, sums, 0, 1, blocks, scale, left)
-                if one_number:
-                    put(place(out, o, 0, j), 0, result)
-                else:
-                    for k in prange(shares):
-                        begin, end = blocks * k // shares, blocks * (k + 1) // shares
-                        map_share(x, mask, temperature, out, o, j, begin, end, numbers, past_cache)
-                    hide(mask, out, o, j, result, hidden)
-        set_share_size(before)
-
-    return compiled(sweep, f"{operation.name}_long", parallel=True)
+    return compiled(part, f"{operation.name}_long", body=True)

@@ -8,10 +8,10 @@ stand one after the other in memory, the first at the start of a cache line.
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from softmax_numba.cpu.memory import store, store_pair
-from softmax_numba.cpu.simd import I32, INLINED, vector_of
+from softmax_numba.cpu.simd import I32, larger_of, vector_of
+from softmax_numba.cpu.sums import exact_sum_of_pairs
 
 
 def _zipped(builder, a, b, segment):
@@ -37,7 +37,7 @@ def _folded(builder, rows, combine):
 
 
 def _larger(builder, values):
-    return (builder.select(builder.fcmp_ordered(">", *values), *values),)
+    return (larger_of(builder, *values),)
 
 
 def _sum(builder, values):
@@ -45,12 +45,7 @@ def _sum(builder, values):
 
 
 def _exact_sum(builder, values, errors):
-    """Knuth's sum of two and its rounding error, as ``two_sum`` in lane.py."""
-    a, b = values
-    s = builder.fadd(a, b)
-    t = builder.fsub(s, a)
-    error = builder.fadd(builder.fsub(a, builder.fsub(s, t)), builder.fsub(b, t))
-    return s, builder.fadd(error, builder.fadd(*errors))
+    return exact_sum_of_pairs(builder, *zip(values, errors, strict=True))
 
 
 def _rows_at(builder, pointer, kind, first, parts=1):
@@ -81,16 +76,21 @@ largest_of_each = _each(_larger)
 sum_of_each = _each(_sum)
 
 
-def note_total(pointer, row, like, total):
+@intrinsic
+def note_total(typing, pointer, row, like, total):
     """Puts down the running sum of a row of vectors like ``like``, for :func:`totals_of_each`."""
-    raise NotImplementedError("only inside compiled code")
 
+    def emit(context, builder, sig, args):
+        values = [builder.extract_value(args[3], part) for part in (0, 1)]
+        if like.element == types.float32:
+            values = [builder.fadd(*values)]
+        place = builder.mul(args[1], ir.Constant(args[1].type, len(values)))
+        base = builder.bitcast(args[0], values[0].type.as_pointer())
+        for part, value in enumerate(values):
+            builder.store(value, builder.gep(base, [builder.add(place, ir.Constant(place.type, part))]), align=64)
+        return context.get_dummy_value()
 
-@overload(note_total, jit_options=INLINED)
-def _note_total(pointer, row, like, total):
-    if like.element == types.float32:
-        return lambda pointer, row, like, total: store(pointer, 8 * row, total[0] + total[1])
-    return lambda pointer, row, like, total: store_pair(pointer, row, total)
+    return types.void(pointer, types.intp, like, total), emit
 
 
 @intrinsic

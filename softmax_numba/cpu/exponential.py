@@ -22,7 +22,8 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.simd import INLINED, Vector, exponent_of, fma, inlined, larger, magnitude, select, times
+from softmax_numba.cpu.jit import INLINED, inlined
+from softmax_numba.cpu.simd import Vector, exponent_of, fma, larger, magnitude, select, times
 
 
 class Format(NamedTuple):

@@ -25,91 +25,12 @@ from numba import types
 from numba.extending import overload
 
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
+from softmax_numba.cpu.jit import INLINED, inlined
 from softmax_numba.cpu.logarithm import log_of_sum
-from softmax_numba.cpu.simd import INLINED, fma, halves, inlined, magnitude, narrowed, select, times, widened
+from softmax_numba.cpu.simd import fma, magnitude, narrowed, select, times, widened
+from softmax_numba.cpu.sums import two_sum
 
 BLOCK = 4096
-
-# --- sums in twice the precision: a pair of float64 vectors -------------------------
-
-
-@inlined
-def two_sum(a, b):
-    """a + b and its rounding error (Knuth, TAOCP vol. 2, 4.2.2)."""
-    s = a + b
-    t = s - a
-    return s, (a - (s - t)) + (b - t)
-
-
-def plus(like, total, other):
-    """The sum of two running sums of vectors like ``like``."""
-    raise NotImplementedError("only inside compiled code")
-
-
-@overload(plus, jit_options=INLINED)
-def _plus(like, total, other):
-    if like.element == types.float32:  # the vector's two halves, in float64
-
-        def plus_float32(like, total, other):
-            return total[0] + other[0], total[1] + other[1]
-
-        return plus_float32
-
-    def plus_float64(like, total, other):  # the sum and its rounding error
-        high, error = two_sum(total[0], other[0])
-        return high, error + (total[1] + other[1])
-
-    return plus_float64
-
-
-def as_total(x):
-    """One vector as a running sum."""
-    raise NotImplementedError("only inside compiled code")
-
-
-@overload(as_total, jit_options=INLINED)
-def _as_total(x):
-    if x.element == types.float32:
-        return lambda x: widened(x)
-    return lambda x: (x, x - x)
-
-
-@inlined
-def plus_quad(total, e0, e1, e2, e3):
-    """The running sum ``total`` and four vectors of exponentials."""
-    return plus(e0, total, as_total((e0 + e1) + (e2 + e3)))
-
-
-def collapsed(like, total):
-    """The sum over the slots as two float64 numbers, high and low."""
-    raise NotImplementedError("only inside compiled code")
-
-
-@overload(collapsed, jit_options=INLINED)
-def _collapsed(like, total):
-    if like.element == types.float32:
-
-        def collapsed_float32(like, total):
-            a, b = halves(total[0] + total[1])
-            a, b = halves(a + b)
-            a, b = halves(a + b)
-            return a + b, 0.0
-
-        return collapsed_float32
-
-    def collapsed_float64(like, total):
-        s, e = _folded(halves(total[0]), halves(total[1]))
-        s, e = _folded(halves(s), halves(e))
-        return _folded(halves(s), halves(e))
-
-    return collapsed_float64
-
-
-@inlined
-def _folded(sums, errors):
-    high, error = two_sum(sums[0], sums[1])
-    return high, error + (errors[0] + errors[1])
-
 
 # --- what an operation adds up ------------------------------------------------------
 
@@ -305,16 +226,9 @@ def _logs(top, ties, rest, unit):
 class Settled(NamedTuple):
     """What the map needs of a lane: numbers, or one vector a number for a group of lanes."""
 
-    first: float
-    second: float
+    factor: float
     peak: float
     log_sum: float
-
-
-@inlined
-def settled(numbers, block):
-    """The numbers of one lane and one of its blocks."""
-    return Settled(numbers[FIRST, block], numbers[SECOND, block], numbers[PEAK, block], numbers[LOG, block])
 
 
 # --- the maps -----------------------------------------------------------------------
@@ -323,7 +237,7 @@ def settled(numbers, block):
 @inlined
 def probability(e, settled, scale):
     """Softmax of a value whose exponential relative to its block, times FIRST, is ``e``."""
-    return e * settled.second
+    return e * settled.factor
 
 
 @inlined

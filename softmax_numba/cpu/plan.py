@@ -6,8 +6,8 @@ The choice decides how fast a result comes, never which bits it has: every sweep
 import functools
 from typing import Literal, NamedTuple
 
-from softmax_numba.cpu.columns import tiles_of
 from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.tiles import tiles_of
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
 PARALLEL_FROM = 2**16
@@ -56,5 +56,4 @@ def plan(
     units = lanes
     if not side_by_side and inner >= FEWEST_COLUMNS:
         sweep, units = "columns", outer * tiles_of(outer, length, inner, itemsize)
-        past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES
     return Plan(sweep, min(units, SHARES * threads) if many else 1, past_cache)

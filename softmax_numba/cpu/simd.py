@@ -11,7 +11,7 @@ machine has no wider ones. The order of every sum is therefore the same on every
 import operator
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
@@ -29,18 +29,6 @@ _LLVM = {
 # Numba has no 16-bit floats on the CPU: they travel as integers of the same size (see dtypes.py).
 HALF, BFLOAT = types.uint16, types.int16
 COMPUTES_IN = {HALF: types.float32, BFLOAT: types.float32, types.float32: types.float32, types.float64: types.float64}
-
-# Division gives inf and NaN as NumPy's does; Numba's default would raise and cost a branch.
-INLINED = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inlined = njit(**INLINED)
-
-
-def compiled(function, name, parallel=False, called=False):
-    """The function compiled under a name of its own: symbols are named after functions, and a kernel that was read
-    from disk must not meet another of the same name. One that is only ever ``called`` by others needs no wrappers."""
-    function.__name__ = function.__qualname__ = name
-    wrappers = {"no_cpython_wrapper": called, "no_cfunc_wrapper": True}
-    return njit(nogil=True, parallel=parallel, error_model="numpy", **wrappers)(function)
 
 
 class Vector(types.Type):
@@ -212,13 +200,16 @@ def times(typing, x, factor):
     return x(x, factor), emit
 
 
+def larger_of(builder, first, second):
+    return builder.select(builder.fcmp_ordered(">", second, first), second, first)
+
+
 @intrinsic
 def larger(typing, a, b):
     """The larger of two values; ``a`` where either is NaN (one ``vmaxps``, which does just that)."""
 
     def emit(context, builder, sig, args):
-        first, second = args[0], _as_vector(context, builder, args[1], b, a)
-        return builder.select(builder.fcmp_ordered(">", second, first), second, first)
+        return larger_of(builder, args[0], _as_vector(context, builder, args[1], b, a))
 
     return a(a, b), emit
 
@@ -272,25 +263,13 @@ def exponent_of(typing, x):
 # --- halves, widening, horizontal ---------------------------------------------------
 
 
-def _half(builder, value, upper):
+def split(builder, value):
+    """The lower and the upper half of an LLVM vector."""
     count = value.type.count // 2
-    places = [i + count * upper for i in range(count)]
-    return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), places))
-
-
-@intrinsic
-def halves(typing, x):
-    """The lower and the upper half; two scalars for a vector of two."""
-    half = x.element if x.count == 2 else Vector(x.element, x.count // 2)
-
-    def emit(context, builder, sig, args):
-        if x.count == 2:
-            parts = [builder.extract_element(args[0], ir.Constant(I32, i)) for i in (0, 1)]
-        else:
-            parts = [_half(builder, args[0], upper) for upper in (False, True)]
-        return context.make_tuple(builder, sig.return_type, parts)
-
-    return types.UniTuple(half, 2)(x), emit
+    return [
+        builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(I32, count), list(range(first, first + count))))
+        for first in (0, count)
+    ]
 
 
 def joined(builder, parts):
@@ -303,30 +282,12 @@ def joined(builder, parts):
 
 
 @intrinsic
-def fourfold(typing, x):
-    """A vector four times in one wide vector; what is no vector (a number, None) as it is."""
-    if not isinstance(x, Vector):
-        return x(x), lambda context, builder, sig, args: args[0]
-    wide = Vector(x.element, 4 * x.count)
-    return wide(x), lambda context, builder, sig, args: joined(builder, [args[0]] * 4)
-
-
-@inlined
-def quarters(x):
-    """The four quarters of a vector."""
-    lower, upper = halves(x)
-    a, b = halves(lower)
-    c, d = halves(upper)
-    return a, b, c, d
-
-
-@intrinsic
 def widened(typing, x):
     """A float32 vector as two float64 vectors."""
     half = Vector(types.float64, x.count // 2)
 
     def emit(context, builder, sig, args):
-        parts = [builder.fpext(_half(builder, args[0], upper), half.llvm) for upper in (False, True)]
+        parts = [builder.fpext(part, half.llvm) for part in split(builder, args[0])]
         return context.make_tuple(builder, sig.return_type, parts)
 
     return types.UniTuple(half, 2)(x), emit
@@ -353,8 +314,7 @@ def largest_of(typing, x):
         # By halves: LLVM's own reduction heeds NaN and goes through the values one by one.
         value = args[0]
         while value.type.count > 1:
-            lower, upper = (_half(builder, value, upper) for upper in (False, True))
-            value = builder.select(builder.fcmp_ordered(">", lower, upper), lower, upper)
+            value = larger_of(builder, *split(builder, value))
         return builder.extract_element(value, ir.Constant(I32, 0))
 
     return x.element(x), emit

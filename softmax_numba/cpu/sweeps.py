@@ -1,7 +1,9 @@
-"""The compiled sweeps: an operation, a geometry and a dtype become one kernel, serial and split over threads.
+"""The compiled sweeps: an operation, a geometry and a dtype become one body of machine code, and threads share it out.
 
-Kernels take ``(x, mask, temperature, out)`` as arrays of shape (outer, length, inner), whatever their strides; ``mask``
-and ``temperature`` (outer, inner; float64) may be None, which is another kernel without a trace of them.
+A body takes ``(x, mask, temperature, out)`` as arrays of shape (outer, length, inner), whatever their strides; ``mask``
+and ``temperature`` (outer, inner; float64) may be None, which is another body without a trace of them. What calls it,
+in one thread or many, gets its address: so a body is compiled once however it is called, and the callers, which are
+the same for all operations and sweeps, once for all of them. Numba would compile a body anew into each of its callers.
 """
 
 import functools
@@ -12,71 +14,126 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
-from softmax_numba.cpu.access import apart
-from softmax_numba.cpu.blocks import blocks, long_lanes
-from softmax_numba.cpu.columns import columns, tiles_of
+from softmax_numba.cpu.arrays import apart, as_lanes, start_of
+from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
+from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import kept, once
-from softmax_numba.cpu.lane import BLOCK, Operation
-from softmax_numba.cpu.memory import as_lanes
+from softmax_numba.cpu.jit import call_body, call_long_body, compiled
+from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
+from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import Plan
 from softmax_numba.cpu.rows import rows
-from softmax_numba.cpu.simd import COMPUTES_IN, compiled
+from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.cpu.tiles import tiles_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
 
-class _Kind(NamedTuple):
-    """What a kernel is compiled for."""
+class _Arrays(NamedTuple):
+    """Of which types the arrays of a call are."""
 
-    operation: Operation
-    sweep: str
     storage: types.Type
     masked: bool
     tempered: bool
 
+    @property
+    def types(self) -> tuple[types.Type, ...]:
+        mask = types.Array(types.boolean, 3, "A", readonly=True) if self.masked else types.none
+        temperature = types.Array(types.float64, 2, "A", readonly=True) if self.tempered else types.none
+        values = types.Array(self.storage, 3, "A", readonly=True)
+        return values, mask, temperature, types.Array(self.storage, 3, "A")
 
-def _kept(function: Callable, kind: _Kind, parallel: bool) -> Callable:
-    """The function compiled (or read from disk) for the one signature that its kind has."""
-    values = types.Array(kind.storage, 3, "A", readonly=True)
-    mask = types.Array(types.boolean, 3, "A", readonly=True) if kind.masked else types.none
-    temperature = types.Array(types.float64, 2, "A", readonly=True) if kind.tempered else types.none
-    bounds = (types.intp,) if parallel and kind.sweep == "long" else (types.intp, types.intp)
-    signature = (values, mask, temperature, types.Array(kind.storage, 3, "A"), *bounds, types.boolean)
-    name = f"{kind.operation.name}-{kind.sweep}" + ("-parallel" if parallel else "")
+    @property
+    def compute(self) -> np.dtype:
+        return np.dtype(str(COMPUTES_IN[self.storage]))
+
+
+def _kept(function: Callable, name: str, signature: tuple[types.Type, ...]) -> Callable:
+    """The function compiled (or read from disk) for one signature."""
     dispatcher = kept(function, name)
     dispatcher.compile(signature)
     dispatcher.disable_compile()
     return dispatcher
 
 
-@functools.cache
-def _sweep(kind: _Kind) -> Callable:
-    compute = np.dtype(str(COMPUTES_IN[kind.storage])).type
-    build = {"rows": rows, "blocks": blocks, "columns": columns, "long": long_lanes}[kind.sweep]
-    return build(kind.operation, compute)
+_loaded = []  # what was compiled stays in memory as long as its address may be called
 
 
 @once
-def _serial(kind: _Kind) -> Callable:
-    if kind.sweep == "long":  # in one thread a row like any other
-        return _serial(kind._replace(sweep="blocks"))
-    return _kept(_sweep(kind), kind, False)
+def _body(operation: Operation, sweep: str, arrays: _Arrays) -> int:
+    """The address of a sweep's machine code."""
+    build = {"rows": rows, "blocks": blocks, "columns": columns, "long": long_lanes}[sweep]
+    bounds = (types.intp, types.intp)
+    if sweep == "long":
+        notes = [types.Array(types.float64, n, "C") for n in (2, 1)]
+        numbers = types.Array(COMPUTES_IN[arrays.storage], 2, "C")
+        bounds = (types.intp,) * 4 + (numbers, *notes, types.intp, types.intp)
+    signature = (*arrays.types, *bounds, types.boolean)
+    body = _kept(build(operation, arrays.compute.type), f"{operation.name}-{sweep}", signature)
+    _loaded.append(body)
+    (result,) = body.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 @once
-def _parallel(kind: _Kind) -> Callable:
-    sweep = _sweep(kind)
-    if kind.sweep == "long":
-        return _kept(sweep, kind, True)
+def _serial(arrays: _Arrays) -> Callable:
+    """``call(body, x, mask, temperature, out, first, last, past_cache)``."""
 
-    def shared(x, mask, temperature, out, units, shares, past_cache):
+    def serial(body, x, mask, temperature, out, first, last, past_cache):
+        call_body(body, x, mask, temperature, out, first, last, past_cache)
+
+    signature = (types.intp, *arrays.types, types.intp, types.intp, types.boolean)
+    return _kept(compiled(serial, "serial"), "serial", signature)
+
+
+@once
+def _parallel(arrays: _Arrays) -> Callable:
+    """``call(body, x, mask, temperature, out, units, shares, past_cache)``."""
+
+    def parallel(body, x, mask, temperature, out, units, shares, past_cache):
         before = share_size()
         set_share_size(1)
         for k in prange(shares):
-            sweep(x, mask, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
+            call_body(body, x, mask, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
         set_share_size(before)
 
-    return _kept(compiled(shared, f"{kind.operation.name}_{kind.sweep}_shared", parallel=True), kind, True)
+    signature = (types.intp, *arrays.types, types.intp, types.intp, types.boolean)
+    return _kept(compiled(parallel, "parallel", parallel=True), "parallel", signature)
+
+
+@once
+def _long(arrays: _Arrays) -> Callable:
+    """``call(body, x, mask, temperature, out, shares, past_cache)`` for lanes that are each split over threads."""
+    compute = arrays.compute.type
+
+    def long(body, x, mask, heat, out, shares, past_cache):
+        outer, length, inner = x.shape
+        count = (length + BLOCK - 1) // BLOCK
+        numbers, sums, results = np.empty((NUMBERS, count), compute), np.empty((SUMS, count)), np.empty(1)
+        before = share_size()
+        set_share_size(1)
+        for o in range(outer):
+            for j in range(inner):
+                left = 0
+                for k in prange(shares):
+                    a, b = count * k // shares, count * (k + 1) // shares
+                    left += call_long_body(
+                        body, x, mask, heat, out, o, j, a, b, numbers, sums, results, 0, REDUCE, past_cache
+                    )
+                maps = call_long_body(
+                    body, x, mask, heat, out, o, j, 0, count, numbers, sums, results, left, SETTLE, past_cache
+                )
+                if maps:
+                    for k in prange(shares):
+                        a, b = count * k // shares, count * (k + 1) // shares
+                        call_long_body(body, x, mask, heat, out, o, j, a, b, numbers, sums, results, 0, MAP, past_cache)
+                    call_long_body(
+                        body, x, mask, heat, out, o, j, 0, count, numbers, sums, results, 0, HIDE, past_cache
+                    )
+        set_share_size(before)
+
+    signature = (types.intp, *arrays.types, types.intp, types.boolean)
+    return _kept(compiled(long, "long", parallel=True), "long", signature)
 
 
 def run(operation: Operation, plan: Plan, storage: str, x, mask, temperature, out) -> None:
@@ -88,23 +145,54 @@ def run(operation: Operation, plan: Plan, storage: str, x, mask, temperature, ou
 def _carrier(
     operation: Operation, plan: Plan, storage: str, shape: tuple[int, int, int], masked: bool, tempered: bool
 ) -> Callable[..., None]:
-    kind = _Kind(operation, plan.sweep, storage_of(storage), masked, tempered)
+    arrays = _Arrays(storage_of(storage), masked, tempered)
     outer, length, inner = shape
     columns_ = plan.sweep == "columns"
     units = outer * (tiles_of(outer, length, inner, dtype_of(storage).itemsize) if columns_ else inner)
+    # In one thread a long lane is a row like any other.
+    alone = "blocks" if plan.sweep == "long" else plan.sweep
+
+    def serial(x, mask, temperature, out):
+        body = _body(operation, alone, arrays)
+        _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
 
     if plan.shares == 1:
-        kernel = _serial(kind)
-        return lambda x, mask, temperature, out: kernel(x, mask, temperature, out, 0, units, plan.past_cache)
+        return serial
 
-    parallel = _parallel(kind)
+    body = _body(operation, plan.sweep, arrays)
+    parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
     def shared(x, mask, temperature, out):
-        if not threads.run(parallel, x, mask, temperature, out, *bounds, plan.past_cache):
-            _serial(kind)(x, mask, temperature, out, 0, units, plan.past_cache)
+        if not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
+            serial(x, mask, temperature, out)
 
     return shared
+
+
+@once
+def _small(storage: types.Type, one_number: bool) -> Callable:
+    """``call(body, x, out)`` over the rows of a 2-D x, see :func:`small`."""
+
+    def small(body, x, out):
+        lanes, length = x.shape
+        if not 2 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
+            return False
+        if one_number:
+            if not apart(x, out):
+                return False
+        else:
+            same = address_of(start_of(x), 0) == address_of(start_of(out), 0) and x.strides == out.strides
+            if out.shape[1] != length or out.strides[1] == 0 or not (same or apart(x, out)):
+                return False
+        if out.strides[0] == 0 and lanes > 1:
+            return False
+        call_body(body, as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
+        return True
+
+    name = "small-numbers" if one_number else "small"
+    values, result = types.Array(storage, 2, "A", readonly=True), types.Array(storage, 1 if one_number else 2, "A")
+    return _kept(compiled(small, name.replace("-", "_")), name, (types.intp, values, result))
 
 
 @once
@@ -114,27 +202,5 @@ def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarra
     ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. False, and nothing done, where
     that does not hold, or where the two overlap otherwise than in the same places.
     """
-    kind = _Kind(operation, "rows", storage_of(storage), False, False)
-    body, one_number = _sweep(kind), operation.one_number
-
-    def rows_of(x, out):
-        lanes, length = x.shape
-        if not 2 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
-            return False
-        if one_number:
-            if not apart(x, out):
-                return False
-        else:
-            same = x.ctypes.data == out.ctypes.data and x.strides == out.strides
-            if out.shape[1] != length or out.strides[1] == 0 or not (same or apart(x, out)):
-                return False
-        if out.strides[0] == 0 and lanes > 1:
-            return False
-        body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
-        return True
-
-    kernel = kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small")
-    x = types.Array(kind.storage, 2, "A", readonly=True)
-    kernel.compile((x, types.Array(kind.storage, 1 if one_number else 2, "A")))
-    kernel.disable_compile()
-    return kernel
+    arrays = _Arrays(storage_of(storage), False, False)
+    return functools.partial(_small(arrays.storage, operation.one_number), _body(operation, "rows", arrays))

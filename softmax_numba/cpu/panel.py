@@ -1,0 +1,129 @@
+"""The panel of the sweep along rows: lanes in the first cache, one after the other, each filled up to whole vectors.
+
+Whatever the lanes' strides, dtype and mask, in the panel their values lie side by side in the compute dtype; what is
+masked out, and what fills up the last vector, is -inf.
+"""
+
+import numpy as np
+
+from softmax_numba.cpu.arrays import place
+from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.memory import (
+    filled,
+    load,
+    load_first,
+    mask_at,
+    mask_first,
+    number_at,
+    put,
+    store,
+    width_of,
+)
+from softmax_numba.cpu.simd import how_many, larger, select
+from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_wide
+
+# How much of the first cache a panel may take: half of the smallest in use (32 KB), as the rows themselves pass by.
+PANEL_BYTES = 2**14
+# And how many vectors the lanes' maxima may make.
+MOST_VECTORS = 4
+
+
+@inlined
+def lanes_in_panel(vectors, width):
+    """How many lanes of ``vectors`` vectors are on their way at once."""
+    return max(1, min(MOST_VECTORS * width, PANEL_BYTES // (64 * vectors)))
+
+
+@inlined
+def vectors_in_lane(length, width):
+    """How many vectors a lane has in the panel: 1, 2, or fours of them and at most one more.
+
+    Two or three vectors after the last four take as long as four.
+    """
+    vectors = (length + width - 1) // width
+    return vectors if vectors <= 2 or vectors & 3 <= 1 else (vectors + 3) & ~3
+
+
+@inlined
+def _fill_up(panel, begin, vectors):
+    """Puts -inf behind a lane's last vector, which ends at ``begin``."""
+    width = width_of(panel)
+    for i in range(begin, vectors * width, width):
+        store(panel, i, filled(panel, -np.inf))
+
+
+@inlined
+def _copy(x, o, j, tail, vectors, panel):
+    """Copies a lane whose values lie side by side; returns its largest values, a slot each."""
+    length, width = x.shape[1], width_of(panel)
+    p, last = place(x, o, 0, j), length - tail
+    top = load_first(p, last, tail)
+    store(panel, last, top)
+    if vectors == 1:
+        return top
+    i = 0
+    if last >= 4 * width:
+        tops = filled_wide(panel, -np.inf, 4)
+        while i + 4 * width <= last:
+            wide = load_wide(p, i, 4)
+            store(panel, i, wide)
+            tops = larger(tops, wide)
+            i += 4 * width
+        top = larger(largest_of_quarters(tops), top)
+    while i < last:
+        single = load(p, i)
+        store(panel, i, single)
+        top = larger(top, single)
+        i += width
+    _fill_up(panel, last + width, vectors)
+    return top
+
+
+@inlined
+def _copy_masked(x, mask, o, j, tail, vectors, panel):
+    """The same for a lane and its mask; returns how many values take part as well."""
+    length, width = x.shape[1], width_of(panel)
+    p, m, last = place(x, o, 0, j), place(mask, o, 0, j), length - tail
+    nothing = filled(panel, -np.inf)
+    _fill_up(panel, last + width, vectors)
+    part = mask_first(m, last, tail, nothing)
+    top, left = select(part, load_first(p, last, tail), nothing), how_many(part)
+    store(panel, last, top)
+    for i in range(0, last, width):
+        part = mask_at(m, i, top)
+        single = select(part, load(p, i), nothing)
+        store(panel, i, single)
+        top = larger(top, single)
+        left += how_many(part)
+    return top, left
+
+
+@inlined
+def _gather(x, mask, o, j, tail, vectors, panel):
+    """The same for any strides, one value at a time."""
+    length, width = x.shape[1], width_of(panel)
+    top = filled(panel, -np.inf)
+    left = length
+    _fill_up(panel, length - tail, vectors)
+    for i in range(length):
+        put(panel, i, number_at(place(x, o, i, j), 0))
+        if mask is not None and not mask[o, i, j]:
+            put(panel, i, -np.inf)
+            left -= 1
+    for i in range(0, length, width):
+        top = larger(top, load(panel, i))
+    return top, left
+
+
+@inlined
+def read_lane(x, mask, o, j, tail, vectors, panel):
+    """Reads a lane into the panel; returns its largest values, a slot each, and how many values take part.
+
+    ``tail`` is how many values the last vector has.
+    """
+    if x.strides[1] == x.itemsize:
+        if mask is None:
+            return _copy(x, o, j, tail, vectors, panel), x.shape[1]
+        elif mask.strides[1] == 1:
+            return _copy_masked(x, mask, o, j, tail, vectors, panel)
+    return _gather(x, mask, o, j, tail, vectors, panel)

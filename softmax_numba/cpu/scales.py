@@ -1,0 +1,56 @@
+"""The temperatures of lanes that are computed side by side: a number a lane in each form that the exponential uses.
+
+Without a temperature there is nothing to note, and every lane has the same plain numbers.
+"""
+
+from typing import NamedTuple
+
+from numba import types
+from numba.extending import overload
+
+from softmax_numba.cpu.exponential import Scale, scale_of
+from softmax_numba.cpu.jit import INLINED, inlined
+from softmax_numba.cpu.memory import number_like, put
+from softmax_numba.cpu.wide import numbers_for
+
+
+class Scales(NamedTuple):
+    """Pointers to the fields of :class:`Scale`, a number a lane."""
+
+    per_octave: object
+    octave_high: object
+    octave_low: object
+    inverse: object
+
+
+@inlined
+def note_scale(scales, lane, temperature):
+    """Notes the forms of a lane's temperature, a float64."""
+    scale = scale_of(number_like(scales.inverse), temperature)
+    put(scales.per_octave, lane, scale.per_octave)
+    put(scales.octave_high, lane, scale.octave_high)
+    put(scales.octave_low, lane, scale.octave_low)
+    put(scales.inverse, lane, scale.inverse)
+
+
+def scale_for(scales, lane, lanes, temperature):
+    """The :class:`Scale` of so many ``lanes`` (a literal) from ``lane`` on, as :func:`numbers_for` spreads numbers."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(scale_for, jit_options=INLINED, prefer_literal=True)
+def _scale_for(scales, lane, lanes, temperature):
+    if temperature == types.none:
+        return lambda scales, lane, lanes, temperature: scale_of(number_like(scales.inverse), None)
+    count = lanes.literal_value
+
+    def tempered(scales, lane, lanes, temperature):
+        return Scale(
+            numbers_for(scales.per_octave, lane, count),
+            numbers_for(scales.octave_high, lane, count),
+            numbers_for(scales.octave_low, lane, count),
+            numbers_for(scales.inverse, lane, count),
+            1.0,
+        )
+
+    return tempered

@@ -1,0 +1,166 @@
+"""Running sums in twice the precision of what is added: two float64 vectors, one number a slot.
+
+Of float32 vectors the two are the halves, widened: value i of a vector goes to the slot i of both taken together. Of
+float64 vectors they are the sum and what its rounding lost. The functions take a vector ``like`` those added, to tell
+the two apart.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.memory import place_of
+from softmax_numba.cpu.simd import I32, I64, split, vector_of
+from softmax_numba.cpu.wide import sum_of_quarters
+
+_DOUBLES = vector_of(types.float64)
+_TOTAL = types.UniTuple(_DOUBLES, 2)
+
+
+def exact_sum(builder, a, b):
+    """a + b and its rounding error, of LLVM values (Knuth, TAOCP vol. 2, 4.2.2)."""
+    s = builder.fadd(a, b)
+    t = builder.fsub(s, a)
+    return s, builder.fadd(builder.fsub(a, builder.fsub(s, t)), builder.fsub(b, t))
+
+
+def exact_sum_of_pairs(builder, a, b):
+    """The same of numbers that are sum and error each."""
+    s, error = exact_sum(builder, a[0], b[0])
+    return s, builder.fadd(error, builder.fadd(a[1], b[1]))
+
+
+@intrinsic
+def two_sum(typing, a, b):
+    """a + b and its rounding error."""
+    return types.UniTuple(a, 2)(a, b), lambda context, builder, sig, args: context.make_tuple(
+        builder, sig.return_type, exact_sum(builder, *args)
+    )
+
+
+@intrinsic
+def as_total(typing, x):
+    """One vector as a running sum."""
+
+    def emit(context, builder, sig, args):
+        if x.element == types.float32:
+            parts = [builder.fpext(part, _DOUBLES.llvm) for part in split(builder, args[0])]
+        else:
+            parts = [args[0], builder.fsub(args[0], args[0])]  # NaN beside a NaN
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(x), emit
+
+
+def _halves(builder, pair):
+    return [builder.extract_value(pair, i) for i in (0, 1)]
+
+
+@intrinsic
+def plus(typing, like, total, other):
+    """The sum of two running sums."""
+
+    def emit(context, builder, sig, args):
+        a, b = (_halves(builder, pair) for pair in args[1:])
+        if like.element == types.float32:
+            parts = [builder.fadd(x, y) for x, y in zip(a, b, strict=True)]
+        else:
+            parts = exact_sum_of_pairs(builder, a, b)
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(like, _TOTAL, _TOTAL), emit
+
+
+@inlined
+def plus_quad(like, total, quad):
+    """The running sum and four vectors of values, which come as one wide vector."""
+    return plus(like, total, as_total(sum_of_quarters(quad)))
+
+
+@intrinsic
+def collapsed(typing, like, total):
+    """The sum over the slots as two float64 numbers, high and low; halves are added to halves."""
+
+    def emit(context, builder, sig, args):
+        parts = _halves(builder, args[1])
+        if like.element == types.float32:
+            value = builder.fadd(*parts)
+            while value.type.count > 1:
+                value = builder.fadd(*split(builder, value))
+            value, error = builder.extract_element(value, ir.Constant(I32, 0)), ir.Constant(ir.DoubleType(), 0.0)
+        else:
+            while parts[0].type.count > 1:
+                sums, errors = (split(builder, part) for part in parts)
+                parts = exact_sum_of_pairs(builder, *zip(sums, errors, strict=True))
+            value, error = (builder.extract_element(part, ir.Constant(I32, 0)) for part in parts)
+        return context.make_tuple(builder, sig.return_type, [value, error])
+
+    return types.UniTuple(types.float64, 2)(like, total), emit
+
+
+# --- in memory ----------------------------------------------------------------------
+
+
+def _place(builder, pointer, index, per_index, offset):
+    """Where a vector stands that is ``offset`` numbers after ``per_index * index``."""
+    at = builder.add(builder.mul(index, ir.Constant(I64, per_index)), offset)
+    return place_of(builder, pointer, at, _DOUBLES.llvm)
+
+
+def _parts(builder, pointer, index):
+    return [_place(builder, pointer, index, 16, ir.Constant(I64, offset)) for offset in (0, 8)]
+
+
+@intrinsic
+def store_total(typing, pointer, index, total):
+    """Puts a running sum at place ``index`` of many."""
+
+    def emit(context, builder, sig, args):
+        for value, at in zip(_halves(builder, args[2]), _parts(builder, *args[:2]), strict=True):
+            builder.store(value, at, align=8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, _TOTAL), emit
+
+
+@intrinsic
+def load_total(typing, pointer, index):
+    """The running sum at place ``index``."""
+
+    def emit(context, builder, sig, args):
+        parts = [builder.load(at, align=8) for at in _parts(builder, *args)]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(pointer, types.intp), emit
+
+
+@intrinsic
+def store_sums(typing, pointer, index, row, like, total):
+    """Puts a running sum as one float64 sum a lane at ``pointer[index:]``, and its error ``row`` places further on."""
+
+    def emit(context, builder, sig, args):
+        parts = _halves(builder, args[4])
+        zero = ir.Constant(_DOUBLES.llvm, [0.0] * 8)
+        if like.element == types.float32:
+            upper = builder.add(args[2], ir.Constant(I64, 8))
+            places = [(ir.Constant(I64, 0), parts[0]), (ir.Constant(I64, 8), parts[1]), (args[2], zero), (upper, zero)]
+        else:
+            places = [(ir.Constant(I64, 0), parts[0]), (args[2], parts[1])]
+        for offset, value in places:
+            builder.store(value, _place(builder, args[0], args[1], 1, offset), align=8)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, types.intp, like, _TOTAL), emit
+
+
+@intrinsic
+def load_sums(typing, pointer, index, row, like):
+    """What :func:`store_sums` put down."""
+
+    def emit(context, builder, sig, args):
+        offsets = ir.Constant(I64, 0), ir.Constant(I64, 8) if like.element == types.float32 else args[2]
+        parts = [builder.load(_place(builder, args[0], args[1], 1, offset), align=8) for offset in offsets]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(pointer, types.intp, types.intp, like), emit
