@@ -201,7 +201,7 @@ def test_key_changes_with_the_cpu(tmp_path):
 
 
 def test_four_processes_begin_at_once_then_a_file_is_edited(copy, tmp_path):
-    """All four are right and leave whole files, of a sweep and what calls it; the next compiles nothing, until a source changes."""
+    """All four are right and leave whole files, a sweep's and its caller's; the next compiles none, until an edit."""
     cache = tmp_path / "kernels"
     program = SMALL + f"assert softmax_numba.__file__.startswith({str(tmp_path)!r})\nprint(len(made))"
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

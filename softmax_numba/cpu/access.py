@@ -5,12 +5,13 @@ through a small buffer in the cache, in their stored type, masked-out ones as -i
 does not have is None: the compiler then drops every branch that asks for it.
 """
 
+import numpy as np
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.arrays import minus_infinity, place, start_of
+from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.jit import INLINED, inlined
-from softmax_numba.cpu.memory import put
+from softmax_numba.cpu.memory import number_at, put
 
 
 def temperature_of(temperature, o, j):
@@ -29,19 +30,14 @@ def _temperature_of(temperature, o, j):
 def row_at(x, mask, o, start, j, count, stage):
     """A pointer to ``x[o, start:start+count, j]`` side by side, and how many of the values take part."""
     left = count
-    if mask is None:
-        if x.strides[1] == x.itemsize:
-            return place(x, o, start, j), left
-        for i in range(count):
-            stage[i] = x[o, start + i, j]
-    else:
-        left = 0
-        nothing = minus_infinity(x)
-        for i in range(count):
-            takes_part = mask[o, start + i, j]
-            stage[i] = x[o, start + i, j] if takes_part else nothing
-            left += takes_part
-    return start_of(stage), left
+    if mask is None and x.strides[1] == x.itemsize:
+        return place(x, o, start, j), left
+    for i in range(count):
+        put(stage, i, number_at(place(x, o, start + i, j), 0))
+        if mask is not None and not mask[o, start + i, j]:
+            put(stage, i, -np.inf)
+            left -= 1
+    return stage, left
 
 
 @inlined

@@ -7,7 +7,9 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.jit import inlined
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.simd import BFLOAT, HALF, I8, I64
+from softmax_numba.cpu.simd import I8, I64
+
+_LINE = 64  # bytes of the cache
 
 
 def _start(context, builder, array, value):
@@ -23,16 +25,39 @@ def start_of(typing, array):
 
 
 @intrinsic
-def aligned(typing, array):
-    """A pointer to the first cache line that begins in an array, which must have 64 bytes to spare."""
-    pointer = types.CPointer(array.dtype)
+def allocated(typing, like, count):
+    """A pointer to room for ``count`` numbers of the type of ``like`` (a number, or an array of them), on a cache line.
+
+    Give it back by :func:`release`.
+    """
+    pointer = types.CPointer(like.dtype if isinstance(like, types.Array) else like)
 
     def emit(context, builder, sig, args):
-        start = builder.ptrtoint(_start(context, builder, array, args[0]), I64)
-        line = builder.and_(builder.add(start, ir.Constant(I64, 63)), ir.Constant(I64, ~63))
+        size = context.get_abi_sizeof(context.get_value_type(pointer.dtype))
+        room = builder.add(builder.mul(args[1], ir.Constant(I64, size)), ir.Constant(I64, 2 * _LINE))
+        base = context.nrt.allocate(builder, room)
+        with cgutils.if_unlikely(builder, cgutils.is_null(builder, base)):
+            context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a buffer",))
+        past = builder.add(builder.ptrtoint(base, I64), ir.Constant(I64, _LINE + 8))
+        line = builder.and_(past, ir.Constant(I64, -_LINE))
+        # What the allocator gave stands just before.
+        builder.store(base, builder.inttoptr(builder.sub(line, ir.Constant(I64, 8)), base.type.as_pointer()))
         return builder.inttoptr(line, context.get_value_type(pointer))
 
-    return pointer(array), emit
+    return pointer(like, types.intp), emit
+
+
+@intrinsic
+def release(typing, pointer):
+    """Gives back the room that :func:`allocated` found."""
+
+    def emit(context, builder, sig, args):
+        line = builder.ptrtoint(args[0], I64)
+        base = builder.load(builder.inttoptr(builder.sub(line, ir.Constant(I64, 8)), I8.as_pointer().as_pointer()))
+        context.nrt.free(builder, base)
+        return context.get_dummy_value()
+
+    return types.void(pointer), emit
 
 
 @intrinsic(prefer_literal=True)
@@ -93,13 +118,6 @@ def as_lanes(typing, array):
         return result._getvalue()
 
     return lanes(array), emit
-
-
-@intrinsic
-def minus_infinity(typing, array):
-    """-inf as the array stores it."""
-    stored = {HALF: 0xFC00, BFLOAT: 0xFF80 - 0x10000}.get(array.dtype, float("-inf"))
-    return array.dtype(array), lambda context, builder, sig, args: context.get_constant(array.dtype, stored)
 
 
 @inlined

@@ -7,7 +7,7 @@ cache); a longer one is read twice and its exponentials computed twice, which co
 import numpy as np
 
 from softmax_numba.cpu.access import hide, row_at, temperature_of
-from softmax_numba.cpu.arrays import aligned, hold, place, start_of
+from softmax_numba.cpu.arrays import allocated, place, release
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
@@ -31,6 +31,7 @@ from softmax_numba.cpu.memory import (
     load,
     load_first,
     moved,
+    number_at,
     prefetch,
     put,
     store,
@@ -80,15 +81,14 @@ def row_reduction(operation):
         ties = zero = filled(p, 0.0)
         four_ties = filled_wide(p, 0.0, 4)
         total = as_total(zero)
-        i = 0
-        while i + 4 * width <= count:
+        last = count // (4 * width) * (4 * width)
+        for i in range(0, last, 4 * width):
             e, four_ties = visit(load_wide(p, i, 4), i, waiting, kept, ref, scale, top, four_ties)
             total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(p, i + BLOCK + k * width)
-            i += 4 * width
-        if i < count:  # the last quad: missing values are -inf and count as 0
-            i1, i2, i3 = i + width, i + 2 * width, i + 3 * width
+        if last < count:  # the last quad: missing values are -inf and count as 0
+            i, i1, i2, i3 = last, last + width, last + 2 * width, last + 3 * width
             e0, ties = visit(load_first(p, i, count - i), i, waiting, kept, ref, scale, top, ties)
             e1, ties = visit(load_first(p, i1, count - i1), i1, waiting, kept, ref, scale, top, ties)
             e2, ties = visit(load_first(p, i2, count - i2), i2, waiting, kept, ref, scale, top, ties)
@@ -146,7 +146,7 @@ def row_parts(operation):
             start = b * BLOCK
             count = min(BLOCK, length - start)
             first, found = numbers[FIRST, b], Settled(numbers[SECOND, b], numbers[PEAK, b], numbers[LOG, b])
-            target = place(out, o, start, j) if direct else start_of(stage)
+            target = place(out, o, start, j) if direct else stage
             p = waiting
             if maps_exponentials and kept:
                 p = moved(waiting, start)
@@ -162,7 +162,7 @@ def row_parts(operation):
             map_one(p, count, target, found, scale, past_cache)
             if not direct:
                 for i in range(count):
-                    out[o, start + i, j] = stage[i]
+                    put(place(out, o, start + i, j), 0, number_at(stage, i))
 
     return reduce_blocks, map_blocks
 
@@ -178,9 +178,8 @@ def blocks(operation, compute):
         length, inner = x.shape[1], x.shape[2]
         count = (length + BLOCK - 1) // BLOCK
         kept = keeps and length <= keep_length
-        held = np.empty((length if kept else BLOCK) + 2 * _SPARE, compute)
-        waiting = aligned(held)
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
+        waiting = allocated(compute(0), (length if kept else BLOCK) + _SPARE)
+        stage = allocated(x, BLOCK + _SPARE)
         numbers, sums = np.empty((NUMBERS, count), compute), np.empty((SUMS, count))
         for lane in range(first, last):
             o = lane // inner
@@ -196,8 +195,8 @@ def blocks(operation, compute):
                     hide(mask, out, o, j, hidden)
         if past_cache:
             fence()
-        hold(held)
-        hold(stage)
+        release(waiting)
+        release(stage)
 
     return compiled(sweep, f"{operation.name}_blocks", body=True)
 
@@ -227,17 +226,15 @@ def long_lanes(operation, compute):
             if mask is not None and not np.isfinite(results[0]):
                 hide(mask, out, o, j, hidden)
             return 0
-        stage = np.empty(BLOCK + _SPARE, x.dtype)
-        held = np.empty(BLOCK + 2 * _SPARE, compute)
-        waiting = aligned(held)
+        waiting, stage = allocated(compute(0), BLOCK + _SPARE), allocated(x, BLOCK + _SPARE)
         if step == REDUCE:
             left = reduce_blocks(x, mask, o, j, begin, end, waiting, False, stage, scale, numbers, sums)
         else:
             map_blocks(x, mask, out, o, j, begin, end, waiting, False, stage, scale, numbers, past_cache)
             if past_cache:
                 fence()
-        hold(held)
-        hold(stage)
+        release(waiting)
+        release(stage)
         return left
 
     return compiled(part, f"{operation.name}_long", body=True)

@@ -8,7 +8,7 @@ lane.py slot by slot, so that a column has the bits it would have as a row.
 import numpy as np
 
 from softmax_numba.cpu.access import hide, temperature_of
-from softmax_numba.cpu.arrays import aligned, hold, place, start_of
+from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
@@ -52,8 +52,6 @@ from softmax_numba.cpu.wide import (
     sum_of_quarters,
 )
 
-_SPARE = 64
-
 
 @inlined
 def _largest(p, count):
@@ -95,15 +93,12 @@ def column_reduction(operation):
         """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties."""
         width = width_of(p)
         ties = filled_wide(p, 0.0, 4)
-        i = 0
-        while i < count:
+        for i in range(0, count, 4):
             x = load_wide(p, i * width, 4)
             e, ties = term(exp_relative(x, ref, scale), x, top, ties)
             store(terms, i * width, e)
-            i += 4
-        while i % width:
+        for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
             store(terms, i * width, filled_wide(p, 0.0, 4))
-            i += 4
         return sum_of_quarters(ties)
 
     @inlined
@@ -252,12 +247,10 @@ def columns(operation, compute):
             shift = (address_of(place(out, 0, 0, 0), 0) & 63) // out.itemsize % width
         # An odd number of lines from one vector's block to the next: a power of two would meet in the same cache set.
         pitch = ((min(length, BLOCK) + width - 1) // width * width + 1) * width
-        held = np.empty((vectors + 1) * pitch + 4 * width * width + 4 * most + 3 * _SPARE, compute)
-        wide_line, slots = np.empty(most + 4 * width, out.dtype), np.empty(2 * 8 * width + _SPARE)
+        values = allocated(compute(0), (vectors + 1) * pitch + 4 * width * width + 4 * most)
+        line, slots, results = allocated(out, most), allocated(0.0, 16 * width), allocated(0.0, most)
         numbers, sums = np.empty((NUMBERS, blocks * room), compute), np.empty((SUMS, blocks * room))
-        held_results = np.empty(most)
-        results, noted, summed, row = start_of(held_results), start_of(numbers), start_of(sums), blocks * room
-        values = aligned(held)
+        noted, summed, row = start_of(numbers), start_of(sums), blocks * room
         terms = moved(values, (vectors + 1) * pitch)
         at = moved(terms, 4 * width * width)
         scales = Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
@@ -265,7 +258,7 @@ def columns(operation, compute):
             o, number = t // tiles, t % tiles
             j = max(0, number * per_tile - shift)
             lanes = (inner if number == tiles - 1 else (number + 1) * per_tile - shift) - j
-            tile = Tile(o, j, lanes, values, pitch, scales, start_of(wide_line), terms, aligned(slots))
+            tile = Tile(o, j, lanes, values, pitch, scales, line, terms, slots)
             if temperature is not None:
                 for k in range(most):  # lanes that fill up the last vectors take the last one's
                     note_scale(scales, k, temperature_of(temperature, o, j + min(k, lanes - 1)))
@@ -297,11 +290,11 @@ def columns(operation, compute):
                     hide(mask, out, o, j + k, hidden)
         if past_cache:
             fence()
-        hold(held)
-        hold(slots)
-        hold(wide_line)
+        release(values)
+        release(line)
+        release(slots)
+        release(results)
         hold(numbers)
         hold(sums)
-        hold(held_results)
 
     return compiled(sweep, f"{operation.name}_columns", body=True)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.access import hide, temperature_of
-from softmax_numba.cpu.arrays import aligned, hold, on_stack, place
+from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.jit import compiled, inlined
@@ -108,15 +108,14 @@ def panel_sums(operation):
         zero = filled(panel, 0.0)
         total = as_total(zero)
         four_ties, ties = filled_wide(panel, 0.0, 4), zero
-        i = 0
-        for _ in range(vectors // 4):
+        last = (vectors & ~3) * width
+        for i in range(0, last, 4 * width):
             e, four_ties = visit(panel, i, load_wide(panel, i, 4), ref, scale, top, four_ties)
             total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(next_lane, i + k * width)
-            i += 4 * width
         if vectors & 1:
-            e, ties = visit(panel, i, load(panel, i), ref, scale, top, ties)
+            e, ties = visit(panel, last, load(panel, last), ref, scale, top, ties)
             total = plus(zero, total, as_total(e))
         return total, sum_of_quarters(four_ties) + ties
 
@@ -187,8 +186,7 @@ def rows(operation, compute):
         zero = compute(0)
         panel, needed = on_stack(zero, PANEL_ON_STACK), max(group, 4) * vectors * width
         if needed > PANEL_ON_STACK:
-            held = np.empty(needed + 2 * _SPARE, compute)
-            panel = aligned(held)
+            panel = allocated(zero, needed)
         tops, ties = on_stack(zero, square), on_stack(zero, square)
         notes = _blank_notes(zero)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
@@ -200,8 +198,7 @@ def rows(operation, compute):
         in_one = in_one and inner == 1 and side_by_side and out.strides[0] == length * out.itemsize
         waiting = target = place(out, first, 0, 0)
         if in_one:
-            queue = np.empty(group * length + 4 * _SPARE, out.dtype)
-            waiting = aligned(queue)
+            waiting = allocated(out, (group + 1) * length + 4 * _SPARE)
         head = end = (address_of(target, 0) & 63) // out.itemsize
         target = moved(target, -head)
         for begin in range(first, last, group):
@@ -269,8 +266,8 @@ def rows(operation, compute):
         if past_cache:
             fence()
         if needed > PANEL_ON_STACK:
-            hold(held)
+            release(panel)
         if in_one:
-            hold(queue)
+            release(waiting)
 
     return compiled(sweep, f"{operation.name}_rows", body=True)

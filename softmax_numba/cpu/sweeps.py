@@ -18,7 +18,7 @@ from softmax_numba.cpu.arrays import apart, as_lanes, start_of
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import kept, once
-from softmax_numba.cpu.jit import call_body, call_long_body, compiled
+from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, named
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
 from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import Plan
@@ -171,10 +171,20 @@ def _carrier(
 
 
 @once
-def _small(storage: types.Type, one_number: bool) -> Callable:
-    """``call(body, x, out)`` over the rows of a 2-D x, see :func:`small`."""
+def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """The serial sweep over rows as ``kernel(x, out)`` for a 2-D x and lanes of 2 to ``BLOCK`` values.
 
-    def small(body, x, out):
+    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. False, and nothing done, where
+    that does not hold, or where the two overlap otherwise than in the same places.
+
+    It knows its body by name: an address among the arguments would cost a call on ten numbers a tenth of its time.
+    """
+    arrays, one_number = _Arrays(storage_of(storage), False, False), operation.one_number
+    symbol = f"softmax_numba.{operation.name}.rows.{storage}"
+    named(symbol, _body(operation, "rows", arrays))
+    body = body_named(symbol)
+
+    def rows_of(x, out):
         lanes, length = x.shape
         if not 2 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
             return False
@@ -187,20 +197,9 @@ def _small(storage: types.Type, one_number: bool) -> Callable:
                 return False
         if out.strides[0] == 0 and lanes > 1:
             return False
-        call_body(body, as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
+        body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
         return True
 
-    name = "small-numbers" if one_number else "small"
-    values, result = types.Array(storage, 2, "A", readonly=True), types.Array(storage, 1 if one_number else 2, "A")
-    return _kept(compiled(small, name.replace("-", "_")), name, (types.intp, values, result))
-
-
-@once
-def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarray], bool]:
-    """The serial sweep over rows as ``kernel(x, out)`` for a 2-D x and lanes of 2 to ``BLOCK`` values.
-
-    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. False, and nothing done, where
-    that does not hold, or where the two overlap otherwise than in the same places.
-    """
-    arrays = _Arrays(storage_of(storage), False, False)
-    return functools.partial(_small(arrays.storage, operation.one_number), _body(operation, "rows", arrays))
+    x = types.Array(arrays.storage, 2, "A", readonly=True)
+    out = types.Array(arrays.storage, 1 if one_number else 2, "A")
+    return _kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small", (x, out))
