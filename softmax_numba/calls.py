@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_numba import interop
+from softmax_numba import interop, pages
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan
@@ -64,7 +64,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             return None
         fresh = out is None
         if fresh:
-            out = np.empty(wanted, x.dtype)
+            out = pages.empty(wanted, x.dtype)
         else:
             if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != wanted or not out.flags.carray:
                 return None
@@ -217,8 +217,8 @@ def _may_write(operation: Operation, values: np.ndarray, target: np.ndarray) -> 
 def _like(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     """A new array for the result, in the memory order of the input where both have one shape."""
     if shape == values.shape:
-        return np.empty_like(values, dtype=dtype_of(name), subok=False)
-    return np.empty(shape, dtype_of(name))
+        return pages.empty_like(values, dtype_of(name))
+    return pages.empty(shape, dtype_of(name))
 
 
 def _compute(

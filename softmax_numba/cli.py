@@ -1,4 +1,4 @@
-"""The command line: ``softmax-numba report`` and ``softmax-numba info``.
+"""The command line: ``softmax-numba report``, ``softmax-numba speed`` and ``softmax-numba info``.
 
 Only the standard library is imported here; what a command needs, it imports when it runs.
 """
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"softmax-numba {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_report(commands)
+    _add_speed(commands)
     info = commands.add_parser(
         "info",
         help="versions, CPU, caches, threading layer, cache folder: what a bug report needs",
@@ -85,6 +86,23 @@ def _add_report(commands: Any) -> None:
     add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
 
+def _add_speed(commands: Any) -> None:
+    speed = commands.add_parser(
+        "speed",
+        help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
+        description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
+        "bare exponential of the same elements, and write regimes.md and a report's files into a folder.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = speed.add_argument
+    add("--out", type=Path, default=Path("softmax-speed"), metavar="DIR", help="the folder (default: %(default)s)")
+    add("--regimes", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all; --list)")
+    add("--list", action="store_true", help="print the regimes, their goals and cells, and measure nothing")
+    add("--threads", type=int, metavar="N", help="for both and the copy (default: all there are)")
+    add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
+
+
 def _split(names: Sequence[str]) -> list[str]:
     """``a,b c`` names three things."""
     return [part for name in names for part in name.split(",")]
@@ -112,6 +130,26 @@ def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     return execute(prepared, Console(highlight=False))
+
+
+def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from softmax_numba.bench import regimes
+
+    if options.list:
+        for regime in regimes.REGIMES.values():
+            print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {len(regime.tasks)} cells")
+        return 0
+    from rich.console import Console
+
+    from softmax_numba.report.command import Request, execute, prepare_grid
+
+    request = Request(
+        out=options.out,
+        command=shlex.join(["softmax-numba", *arguments]),
+        threads=options.threads,
+        seed=options.seed,
+    )
+    return execute(prepare_grid(request, _split(options.regimes)), Console(highlight=False))
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -145,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         options = _parser().parse_args(arguments)
-        return _report(options, arguments) if options.command == "report" else _info(options)
+        if options.command == "info":
+            return _info(options)
+        return (_report if options.command == "report" else _speed)(options, arguments)
     except (_UsageError, RequestError) as error:
         return _fail(str(error), BAD_REQUEST)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from softmax_numba.bench.machine import available_threads
-from softmax_numba.bench.roofline import COPY, READ, STREAMING_COPY, bounds
+from softmax_numba.bench.roofline import COPY, EXPONENTIAL, READ, STREAMING_COPY, bounds, exponential, one_block
 
 
 def fresh(count, dtype, offset):
@@ -68,3 +68,38 @@ def test_integers_have_a_bound_too():
     for call in calls.values():
         call()
     assert set(calls) == {COPY, STREAMING_COPY}
+
+
+@pytest.mark.parametrize("threads", sorted({1, available_threads()}))
+@pytest.mark.parametrize("name", ["float32", "float64", "float16"])
+def test_the_bare_exponential_is_one(name, threads):
+    """Of every element but a few at the end, up to a power of two."""
+    x = np.random.default_rng(0).uniform(-3, -1, (300, 1001)).astype(name)
+    out = np.zeros_like(x)
+    exponential(x, out, threads)[EXPONENTIAL]()
+    done = x.size // 64 * 64
+    if name == "float16":  # the factor is beyond the range of the results
+        assert np.isinf(out.ravel()[:done]).all()
+        return
+    ratio = out.ravel()[:done] / np.exp(x.astype(np.float64)).ravel()[:done]
+    factor = 2.0 ** np.round(np.log2(ratio[0]))
+    assert np.allclose(ratio, factor, rtol=1e-6, atol=0)
+
+
+def test_of_a_reduction_the_exponentials_are_only_added_up():
+    x, out = np.ones((1000, 700), np.float32), np.full(1000, 7, np.float32)
+    calls = exponential(x, out, available_threads())
+    calls[EXPONENTIAL]()
+    assert (out == 7).all()
+
+
+def test_no_exponential_of_what_is_no_row_of_floats():
+    x = np.ones((100, 100), np.float32)
+    assert exponential(x.T, x, 1) == {}
+    assert exponential(x.astype(int), x, 1) == {}
+
+
+def test_one_block():
+    x = np.ones((10, 12))
+    assert one_block(x) and one_block(x.T) and one_block(x[2:5])
+    assert not one_block(x[:, ::2]) and not one_block(x[::-1]) and not one_block(np.broadcast_to(x[0], x.shape))

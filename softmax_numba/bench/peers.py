@@ -4,6 +4,7 @@ Every library computes what its user would write for the same task, into the sam
 can. A peer that is not installed, or cannot do a cell, says so in words; neither is an error.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -34,6 +35,11 @@ class Job:
         The result's buffer; the contenders of a cell share it.
     threads : int
         How many threads a contender may use.
+    where : ndarray of bool, optional
+        Which values take part.
+    temperature : float
+    fresh : bool
+        Whether the result is to be a new array; ``out`` then only says of which shape and dtype.
     """
 
     op: str
@@ -41,6 +47,14 @@ class Job:
     axis: int
     out: Array
     threads: int
+    where: Array | None = None
+    temperature: float = 1.0
+    fresh: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is neither a mask nor a temperature."""
+        return self.where is None and self.temperature == 1.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,10 @@ def _bind_ours(job: Job) -> Callable[[], Any]:
     function = getattr(softmax_numba, job.op)
     numba.set_num_threads(job.threads)
     x, axis, out = job.x, job.axis, job.out
-    return lambda: function(x, axis=axis, out=out)
+    if job.plain:
+        return (lambda: function(x, axis=axis)) if job.fresh else lambda: function(x, axis=axis, out=out)
+    options: dict[str, Any] = {"where": job.where} if job.temperature == 1.0 else {"temperature": job.temperature}
+    return lambda: function(x, axis=axis, out=out, **options)
 
 
 OURS = Peer(
@@ -186,12 +203,24 @@ def _bind_torch(job: Job) -> Callable[[], Any]:
     def tensor(array: Array) -> Any:
         if array.dtype.name == "bfloat16":
             return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(array)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+            return torch.from_numpy(array)
 
     torch.set_num_threads(job.threads)
     function = getattr(torch, job.op)
-    x, axis, out = tensor(job.x), job.axis, tensor(job.out)
-    return lambda: function(x, axis, out=out)
+    axis, out = job.axis, tensor(job.out)
+    if min(job.x.strides, default=0) < 0:  # which no tensor has: its user would copy
+        given = job.x
+        return lambda: function(tensor(given.copy()), axis, out=out)
+    x = tensor(job.x)
+    if job.where is not None:
+        hidden = torch.from_numpy(~job.where)
+        return lambda: function(x.masked_fill(hidden, -torch.inf), axis, out=out)
+    if job.temperature != 1.0:
+        heat = job.temperature
+        return lambda: function(x / heat, axis, out=out)
+    return (lambda: function(x, axis)) if job.fresh else lambda: function(x, axis, out=out)
 
 
 _PEERS = (

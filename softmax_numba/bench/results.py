@@ -27,7 +27,8 @@
     ``read_bytes``, ``written_bytes``, and ``measurements``, one object a contender and bound:
 
     ``name``, ``role``
-        ``role`` is ``"ours"``, ``"peer"`` or ``"bound"`` (a copy or a read of the same bytes).
+        ``role`` is ``"ours"``, ``"peer"`` or ``"bound"`` (a copy or a read of the same bytes, the bare exponential
+        of the same elements).
     ``status``
         ``"ok"``, ``"wrong"`` (the accuracy check failed), ``"unsupported"`` or ``"failed"``; ``reason`` says
         why, or is null.

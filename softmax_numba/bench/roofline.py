@@ -1,11 +1,13 @@
-"""The line that nobody can beat: moving a cell's bytes once, with as many threads, and doing nothing else.
+"""The lines that nobody can beat: moving a cell's bytes once, with as many threads, and doing nothing else.
 
 A softmax has to read its input and write its output once; what a plain copy of those bytes takes is a bound
 that holds for any implementation on this machine, in cache or out of it. ``logsumexp`` writes next to
 nothing, so a plain read bounds it. Copies run with ordinary and with streaming stores: which is faster
-depends on the size, and the faster one is the bound.
+depends on the size, and the faster one is the bound. Where the bytes lie in the cache, arithmetic is the bound:
+the bare exponential of every element.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +17,11 @@ from numba import njit, prange, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["COPY", "READ", "STREAMING_COPY", "bounds"]
+__all__ = ["COPY", "EXPONENTIAL", "READ", "STREAMING_COPY", "bounds", "exponential", "one_block"]
 
 Array = np.ndarray[Any, Any]
 
-COPY, STREAMING_COPY, READ = "copy", "streaming copy", "read"
+COPY, STREAMING_COPY, READ, EXPONENTIAL = "copy", "streaming copy", "read", "exponential"
 # Bytes of one vector; LLVM splits it where the machine's registers are narrower.
 _VECTOR = 64
 # Below this, starting threads costs more than the copy.
@@ -194,6 +196,88 @@ def bounds(x: Array, out: Array, threads: int) -> dict[str, Callable[[], Any]]:
     }
 
 
+def one_block(array: Array) -> bool:
+    """Whether the array covers one block of memory, so that a copy of its bytes says something."""
+    low, high = np.lib.array_utils.byte_bounds(array)
+    return high - low == array.nbytes and min(array.strides, default=0) >= 0
+
+
 def _first_byte(array: Array) -> int:
     """The lowest address, whatever the signs of the strides."""
     return int(np.lib.array_utils.byte_bounds(array)[0])
+
+
+# --- the bare exponential -----------------------------------------------------------
+
+
+@functools.cache
+def _exponentials(writes: bool) -> Callable[..., None]:
+    """``run(x, out, numbers, threads)`` over 1-D arrays as kernels see them."""
+    from softmax_numba.cpu.arrays import start_of
+    from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+    from softmax_numba.cpu.jit import inlined
+    from softmax_numba.cpu.memory import moved, number_like, put, store, width_of
+    from softmax_numba.cpu.simd import largest_of
+    from softmax_numba.cpu.wide import filled_wide, load_wide
+
+    @inlined
+    def share(x, out, numbers, k, first, last):  # type: ignore[no-untyped-def]
+        p, q = start_of(x), start_of(out)
+        zero, step = number_like(p), 4 * width_of(p)
+        scale = scale_of(zero, None)
+        ref = reference(zero, scale)
+        total = filled_wide(p, 0.0, 4)
+        for i in range(first * step, last * step, step):
+            e = exp_relative(load_wide(p, i, 4), ref, scale)
+            if writes:
+                store(q, i, e)
+            else:
+                total = total + e
+        if not writes:
+            put(moved(start_of(numbers), 8 * k), 0, largest_of(total))
+
+    @njit(parallel=True, nogil=True)
+    def run(x, out, numbers, threads):  # type: ignore[no-untyped-def]
+        steps = x.size // (4 * width_of(start_of(x)))
+        for k in prange(threads):
+            share(x, out, numbers, k, steps * k // threads, steps * (k + 1) // threads)
+
+    @njit(nogil=True)
+    def alone(x, out, numbers, threads):  # type: ignore[no-untyped-def]
+        share(x, out, numbers, 0, 0, x.size // (4 * width_of(start_of(x))))
+
+    return lambda x, out, numbers, threads: (alone if threads == 1 else run)(x, out, numbers, threads)
+
+
+def exponential(x: Array, out: Array, threads: int) -> dict[str, Callable[[], Any]]:
+    """A call that computes the exponential of every element of ``x`` and nothing else.
+
+    Parameters
+    ----------
+    x, out : ndarray
+        The operation's own arrays. Where out is as large as x, it gets the exponentials; where it is smaller, they
+        are only added up.
+    threads : int
+
+    Returns
+    -------
+    dict of str to callable
+        ``exponential``; nothing where an array's elements do not lie side by side, or are no floats. Fewer than 64
+        elements at the end may be left out.
+
+    Examples
+    --------
+    >>> x = np.ones((100, 100), np.float32)
+    >>> list(exponential(x, np.empty_like(x), threads=1))
+    ['exponential']
+    """
+    from softmax_numba.dtypes import FLOATS, for_kernel, name_of
+
+    name = name_of(x.dtype)
+    if name not in FLOATS or not x.flags.c_contiguous or not out.flags.c_contiguous or x.dtype != out.dtype:
+        return {}
+    set_num_threads(threads)
+    used = 1 if x.nbytes < _SERIAL_BYTES else threads
+    source, target = (for_kernel(array, name).reshape(-1) for array in (x, out))
+    run, numbers = _exponentials(out.size == x.size), np.empty(8 * threads, np.float64)
+    return {EXPONENTIAL: lambda: run(source, target, numbers, used)}

@@ -10,11 +10,11 @@ import numpy as np
 from softmax_numba.bench.accuracy import Accuracy, Judge
 from softmax_numba.bench.peers import OURS, Job, Peer
 from softmax_numba.bench.results import Cell, Measurement
-from softmax_numba.bench.roofline import bounds
+from softmax_numba.bench.roofline import bounds, exponential, one_block
 from softmax_numba.bench.timing import Budget, Series, interleaved
 from softmax_numba.bench.workloads import Workload, dtype_named, result_dtype, result_shape
 
-__all__ = ["FULL", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
+__all__ = ["FULL", "GRID", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
 
 Array = np.ndarray[Any, Any]
 
@@ -34,6 +34,8 @@ class Effort:
         Shared out over the cells by their :attr:`Task.weight`.
     judged_values : int or None
         How many results of a cell are compared with exact ones; None: all of them.
+    exponentials : bool
+        Whether the bare exponential of every element is timed beside the copy.
     """
 
     name: str
@@ -41,10 +43,12 @@ class Effort:
     fewest_rounds: int
     total_seconds: float
     judged_values: int | None
+    exponentials: bool = False
 
 
 # Quick: 36 cells in less than 3 minutes on two slow cores, imports, compilation and pictures included.
 QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=60.0, judged_values=2**17)
+GRID = Effort("grid", Budget(3.0, 5, 15), fewest_rounds=3, total_seconds=240.0, judged_values=2**15, exponentials=True)
 FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1500.0, judged_values=None)
 
 
@@ -73,9 +77,13 @@ class Plan:
     threads: int
     seed: int
     effort: Effort
+    cells: tuple[Task, ...] | None = None
 
     @property
     def tasks(self) -> tuple[Task, ...]:
+        """``cells``, or every workload in every op and dtype."""
+        if self.cells is not None:
+            return self.cells
         return tuple(
             Task(workload, op, dtype)
             for workload in self.workloads
@@ -131,7 +139,7 @@ def measure(
         if held != (task.workload, task.dtype) or judge is None:
             held = (task.workload, task.dtype)
             x = task.workload.make(plan.seed, task.dtype)
-            judge = Judge(x, task.workload.axis, values=effort.judged_values, seed=plan.seed)
+            judge = Judge(_seen(task, x, plan.seed), task.workload.axis, values=effort.judged_values, seed=plan.seed)
         left = effort.total_seconds - (clock() - start)
         share = left * task.weight / waiting
         waiting -= task.weight
@@ -147,7 +155,9 @@ def _budget(effort: Effort, share: float, on_time: bool) -> Budget:
 def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget) -> Cell:
     shape = result_shape(task.op, x.shape, task.workload.axis)
     out = np.empty(shape, result_dtype(x.dtype)) if shape != x.shape else np.empty_like(x, result_dtype(x.dtype))
-    job = Job(task.op, x, task.workload.axis, out, plan.threads)
+    workload = task.workload
+    where = workload.mask(plan.seed)
+    job = Job(task.op, x, workload.axis, out, plan.threads, where, workload.temperature, workload.fresh)
 
     measured: dict[str, Measurement] = {}
     calls: dict[str, Callable[[], Any]] = {}
@@ -168,7 +178,9 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
 
     accuracies = judge.judge(task.op, taken)
     taken.clear()
-    limits = bounds(x, out, plan.threads) if task.workload.kind == "throughput" else {}
+    limits = bounds(x, out, plan.threads) if workload.kind == "throughput" and one_block(x) else {}
+    if limits and plan.effort.exponentials:
+        limits |= exponential(x, out, plan.threads)
     figures = interleaved({**calls, **limits}, budget, seed=plan.seed)
     for name in calls:
         measured[name] = _with_figures(measured[name], figures[name], accuracies[name])
@@ -187,12 +199,20 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
     )
 
 
+def _seen(task: Task, x: Array, seed: int) -> Array:
+    """What the operation makes of ``x``, mask and temperature carried out."""
+    where, heat = task.workload.mask(seed), task.workload.temperature
+    if where is not None:
+        return np.where(where, x, x.dtype.type(-np.inf))
+    return x if heat == 1.0 else (x / x.dtype.type(heat)).astype(x.dtype)
+
+
 def _first_result(peer: Peer, job: Job, judge: Judge) -> tuple[Callable[[], Any], Array]:
     # The buffer is shared: what the contender before left there must not pass for a result.
     job.out[...] = np.nan
     call = peer.bind(job)
     returned = call()
-    result = job.out if peer.writes_out else np.asarray(returned)
+    result = job.out if peer.writes_out and not job.fresh else np.asarray(returned)
     if result.shape != job.out.shape:
         raise ValueError(f"a result of shape {result.shape} where {job.out.shape} is right")
     return call, judge.take(job.op, result)

@@ -54,6 +54,11 @@ class Workload:
         The dtypes that are measured when none is asked for.
     draw : callable
         ``draw(generator, shape, dtype)``: values that look like the thing in life.
+    masked : bool
+        Whether ``where=`` leaves half of the values, drawn by lot.
+    temperature : float
+    fresh : bool
+        Whether the result is a new array at every call, instead of one that is given as ``out=``.
     """
 
     name: str
@@ -63,6 +68,9 @@ class Workload:
     axis: int
     draw: Draw
     dtypes: tuple[str, ...] = ("float32",)
+    masked: bool = False
+    temperature: float = 1.0
+    fresh: bool = False
 
     @property
     def elements(self) -> int:
@@ -101,6 +109,12 @@ class Workload:
         drawn = np.float64 if wanted == np.float64 else np.float32
         values = self.draw(np.random.default_rng([seed, crc32(self.name.encode())]), self.shape, drawn)
         return values.astype(wanted, order="K", copy=False)
+
+    def mask(self, seed: int = 0) -> Array | None:
+        """What ``where=`` is, if anything."""
+        if not self.masked:
+            return None
+        return np.random.default_rng([seed, crc32(self.name.encode()), 1]).random(self.shape) < 0.5
 
 
 def _logits(spread: float, mean: float = 0.0) -> Draw:

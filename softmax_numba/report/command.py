@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softmax_numba.bench.results import ContenderInfo, Results
     from softmax_numba.bench.run import Effort, Plan
 
-__all__ = ["INTERRUPTED", "OURS_IS_WRONG", "Prepared", "Request", "execute", "prepare"]
+__all__ = ["INTERRUPTED", "OURS_IS_WRONG", "Prepared", "Request", "execute", "prepare", "prepare_grid"]
 
 OURS_IS_WRONG, INTERRUPTED = 1, 130
 _NEEDED = ("jinja2", "matplotlib", "rich")
@@ -69,9 +69,7 @@ def prepare(request: Request, *, effort: "Effort | None" = None) -> Prepared:
     RequestError
         For the first thing that is not allowed.
     """
-    absent = [name for name in _NEEDED if find_spec(name) is None]
-    if absent:
-        raise RequestError(f'the report needs {", ".join(absent)}, not installed: pip install "softmax-numba[report]"')
+    _check_installed()
     ops = choose("op", request.ops or workloads.OPS, workloads.OPS)
     dtypes = choose("dtype", request.dtypes, workloads.DTYPES) if request.dtypes else None
     chosen = peers.select(request.peers or peers.PEERS)
@@ -97,6 +95,49 @@ def prepare(request: Request, *, effort: "Effort | None" = None) -> Prepared:
     missing = tuple(peer for peer in chosen if not peer.installed)
     out = writable_folder(request.out)
     return Prepared(out, plan, missing, described, request.command)
+
+
+def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | None" = None) -> Prepared:
+    """The same for the grid of regimes, or the named ones, against PyTorch.
+
+    Raises
+    ------
+    RequestError
+        For the first thing that is not allowed.
+    """
+    _check_installed()
+    from softmax_numba.bench.regimes import REGIMES, select
+    from softmax_numba.bench.run import GRID, Plan
+
+    chosen = select(regimes or REGIMES)
+    tasks = [task for regime in chosen for task in regime.tasks]
+    names = [(task.workload.name, task.dtype) for task in tasks]
+    # What is done to one array stands together: it is made once.
+    ordered = sorted(
+        {(*name, task.op): task for name, task in zip(names, tasks, strict=True)}.values(),
+        key=lambda task: names.index((task.workload.name, task.dtype)),
+    )
+    for dtype in {task.dtype for task in tasks}:
+        workloads.dtype_named(dtype)
+    peer = peers.PEERS["torch"]
+    plan = Plan(
+        workloads=tuple({task.workload.name: task.workload for task in tasks}.values()),
+        ops=workloads.OPS,
+        dtypes=None,
+        peers=(peer,) if peer.installed else (),
+        threads=check_threads(request.threads, machine.available_threads()),
+        seed=check_seed(request.seed),
+        effort=effort or GRID,
+        cells=tuple(ordered),
+    )
+    out = writable_folder(request.out)
+    return Prepared(out, plan, () if peer.installed else (peer,), None, request.command)
+
+
+def _check_installed() -> None:
+    absent = [name for name in _NEEDED if find_spec(name) is None]
+    if absent:
+        raise RequestError(f'the report needs {", ".join(absent)}, not installed: pip install "softmax-numba[report]"')
 
 
 def _workloads(request: Request) -> tuple[tuple[workloads.Workload, ...], dict[str, Any] | None]:

@@ -5,14 +5,16 @@ import tempfile
 from pathlib import Path
 
 from softmax_numba.bench.results import Results
+from softmax_numba.report import regimes
 from softmax_numba.report.figures import draw
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import markdown
 
-__all__ = ["CSV", "FIGURES", "PAGE", "RESULTS", "SUMMARY", "write_all", "write_results", "write_whole"]
+__all__ = ["CSV", "FIGURES", "PAGE", "REGIMES", "RESULTS", "SUMMARY", "write_all", "write_results", "write_whole"]
 
 RESULTS, CSV, SUMMARY, PAGE, FIGURES = "results.json", "results.csv", "summary.md", "index.html", "figures"
+REGIMES = "regimes.md"
 _PICTURES = ("speed", "bandwidth", "accuracy", "latency")
 
 
@@ -59,5 +61,7 @@ def write_all(folder: Path, results: Results) -> Summary:
     write_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
     write_whole(folder / SUMMARY, markdown(summary))
+    if results.mode == "grid":
+        write_whole(folder / REGIMES, regimes.markdown(results))
     write_whole(folder / PAGE, render(summary, pictures))
     return summary

@@ -1,0 +1,148 @@
+"""The grid of regimes as a table: what each cell gains over PyTorch, what it must, and how far it is from the limit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean
+
+from softmax_numba.bench.regimes import REGIMES, Regime
+from softmax_numba.bench.results import Cell, Results
+from softmax_numba.bench.roofline import EXPONENTIAL
+from softmax_numba.bench.timing import Spread, ratio
+from softmax_numba.report.text import facts
+from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
+
+__all__ = ["PEER", "Line", "brief_table", "lines", "markdown"]
+
+PEER = "torch"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One regime as it was measured."""
+
+    regime: Regime
+    cells: tuple[Cell, ...]
+
+    @property
+    def ratios(self) -> tuple[Spread, ...]:
+        return tuple(r for cell in self.cells if (r := cell.speed_ratio(PEER)) is not None)
+
+    @property
+    def mean(self) -> float | None:
+        medians = [r.median for r in self.ratios]
+        return geometric_mean(medians) if medians else None
+
+    @property
+    def met(self) -> int:
+        """In how many cells the median reaches the goal."""
+        return sum(r.median >= self.regime.goal for r in self.ratios)
+
+    @property
+    def slower(self) -> int:
+        return sum(r.high < 1 for r in self.ratios)
+
+
+def lines(results: Results) -> tuple[Line, ...]:
+    """The regimes that were measured, each with its cells."""
+    by_key = {(cell.workload, cell.op, cell.dtype): cell for cell in results.cells}
+    found = []
+    for regime in REGIMES.values():
+        keys = [(task.workload.name, task.op, task.dtype) for task in regime.tasks]
+        cells = tuple(by_key[key] for key in keys if key in by_key)
+        if cells:
+            found.append(Line(regime, cells))
+    return tuple(found)
+
+
+def _against(cell: Cell, bound: str | None) -> Spread | None:
+    """Our time over a bound's, round by round; None is the fastest way to move the bytes."""
+    measured = cell.bound if bound is None else cell.named(bound)
+    if measured is None or not measured.seconds or not cell.ours.seconds:
+        return None
+    return ratio(cell.ours.seconds, measured.seconds)
+
+
+def _times(spread: Spread | None) -> str:
+    return "–" if spread is None else ratio_text(spread.median)
+
+
+def _row(results: Results, regime: Regime, cell: Cell) -> list[str]:
+    gained = cell.speed_ratio(PEER)
+    ours = cell.ours
+    return [
+        regime.title,
+        results.workload(cell.workload).title,
+        cell.op,
+        cell.dtype,
+        "–" if ours.time is None else time_text(ours.time.median),
+        "–"
+        if gained is None
+        else f"{ratio_text(gained.median)} ({digits_text(gained.low)}–{digits_text(gained.high)})",
+        f"{regime.goal:g}×" + ("" if gained is None or gained.median >= regime.goal else " ▼"),
+        _times(_against(cell, None)),
+        _times(_against(cell, EXPONENTIAL)),
+        ulp_text(None if ours.accuracy is None else ours.accuracy.max_ulp),
+    ]
+
+
+_HEADS = ("regime", "shape", "op", "dtype", "time", "vs PyTorch (20–80 %)", "goal", "of copy", "of exp", "max ULP")
+
+
+def headline(found: Sequence[Line]) -> list[str]:
+    """The grid in a few sentences."""
+    cells = [(line, cell, r) for line in found for cell in line.cells if (r := cell.speed_ratio(PEER)) is not None]
+    if not cells:
+        return ["No cell was compared with PyTorch."]
+    medians = [r.median for _, _, r in cells]
+    _, worst, least = min(cells, key=lambda item: item[2].median)
+    met = sum(r.median >= line.regime.goal for line, _, r in cells)
+    slower = sum(r.high < 1 for _, _, r in cells)
+    return [
+        f"{ratio_text(geometric_mean(medians))} PyTorch's speed in the geometric mean of {len(cells)} cells; slower in "
+        f"{slower}, at their goal in {met}; least: {ratio_text(least.median)} in {worst.label}.",
+    ]
+
+
+def brief_table(results: Results) -> list[list[str]]:
+    """A row a regime: its cells, the geometric mean, the least and the most, and how many are at their goal."""
+    rows = [["regime", "cells", "mean", "least", "most", "goal", "at goal"]]
+    for line in lines(results):
+        medians = [r.median for r in line.ratios]
+        if line.mean is None:
+            continue
+        rows.append(
+            [
+                line.regime.title,
+                str(len(medians)),
+                ratio_text(line.mean),
+                ratio_text(min(medians)),
+                ratio_text(max(medians)),
+                f"{line.regime.goal:g}×",
+                f"{line.met} of {len(medians)}",
+            ]
+        )
+    return rows
+
+
+def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    heads, *others = rows
+    return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *others]]
+
+
+def markdown(results: Results) -> str:
+    """``regimes.md``."""
+    found = lines(results)
+    text = ["# softmax-numba and PyTorch over the grid of regimes", ""]
+    text += [f"- {line}" for line in headline(found)]
+    text += ["", "How to repeat it:", "", f"    {results.command}", ""]
+    text += [f"- {what}: {value}" for what, value in facts(results)]
+    text += ["", *pipes(brief_table(results)), ""]
+    text += pipes([_HEADS, *(_row(results, line.regime, cell) for line in found for cell in line.cells)])
+    text += [
+        "",
+        "vs PyTorch: its time over ours, round by round, both into a given result unless the regime says otherwise; "
+        "median and 20 % and 80 % quantiles; ▼ below the goal. Of copy: our time over that of the fastest plain copy "
+        "(logsumexp: read) of the same bytes. Of exp: over that of the bare exponential of the same elements.",
+    ]
+    return "\n".join(text) + "\n"

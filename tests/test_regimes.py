@@ -1,0 +1,104 @@
+"""The grid of regimes: what it holds, that its options mean the same to everybody, and the table."""
+
+import numpy as np
+import pytest
+from report_cases import TINY
+from rich.console import Console
+
+from softmax_numba.bench import peers, regimes
+from softmax_numba.bench.regimes import REGIMES, Regime
+from softmax_numba.bench.requests import RequestError
+from softmax_numba.bench.results import read
+from softmax_numba.bench.run import Task
+from softmax_numba.bench.workloads import OPS
+from softmax_numba.report.command import Request, execute, prepare_grid
+
+
+def test_regimes_by_name():
+    assert [regime.name for regime in regimes.select(["lane", "calls"])] == ["calls", "lane"]
+    with pytest.raises(RequestError, match="rows"):
+        regimes.select(["rows"])
+
+
+def test_a_name_means_one_array():
+    found = {}
+    for regime in REGIMES.values():
+        assert regime.goal > 1 and regime.tasks
+        for task in regime.tasks:
+            assert found.setdefault(task.workload.name, task.workload) == task.workload
+            assert task.op in OPS
+    keys = [(t.workload.name, t.op, t.dtype) for regime in REGIMES.values() for t in regime.tasks]
+    assert len(set(keys)) == len(keys)
+
+
+def test_layouts_are_what_they_are_called():
+    rows, columns = 6, 10
+    seen = {}
+    for name, draw in regimes._LAYOUTS.items():
+        x = draw(np.random.default_rng(0), (rows, columns), np.float32)
+        assert x.shape == (rows, columns)
+        seen[name] = x.strides
+    assert seen == {
+        "x[:, ::2]": (80, 8),
+        "x.T": (4, 24),
+        "x[::-1]": (-40, 4),
+        "x[:, ::-1]": (40, -4),
+        "broadcast": (0, 4),
+    }
+
+
+def small(layout="", **options):
+    return regimes._workload((40, 30), -1, layout, **options)
+
+
+@pytest.fixture
+def grid(monkeypatch):
+    """A small grid with every layout and option."""
+    workloads = [small(), *map(small, regimes._LAYOUTS), small(masked=True), small(temperature=2.0), small(fresh=True)]
+    made = {
+        "easy": Regime("easy", "easy", "", 1e-9, tuple(Task(w, "softmax", "float32") for w in workloads)),
+        "hard": Regime("hard", "hard", "", 1e9, tuple(Task(workloads[0], op, "float64") for op in OPS)),
+    }
+    monkeypatch.setattr(regimes, "REGIMES", made)
+    monkeypatch.setattr("softmax_numba.report.regimes.REGIMES", made)
+    return made
+
+
+def run(tmp_path, names=()):
+    request = Request(out=tmp_path / "grid", command="softmax-numba speed", threads=1)
+    effort = TINY.__class__(**{**vars(TINY), "name": "grid", "exponentials": True})
+    with (tmp_path / "terminal").open("w") as file:
+        assert execute(prepare_grid(request, names, effort=effort), Console(file=file)) == 0
+    return read(tmp_path / "grid" / "results.json"), (tmp_path / "grid" / "regimes.md").read_text()
+
+
+def test_a_whole_grid(tmp_path, grid):
+    """Everybody is right in every cell, whatever the layout and the options; each regime has its row and its cells."""
+    results, table = run(tmp_path)
+    assert len(results.cells) == 12
+    for cell in results.cells:
+        statuses = {m.name: (m.status, m.reason) for m in cell.measurements}
+        assert all(status == ("ok", None) for status in statuses.values()), (cell.label, statuses)
+    assert "| easy | 9 |" in table and "| 9 of 9 |" in table
+    assert "| hard | 3 |" in table and "| 0 of 3 |" in table
+    assert table.count("1e+09× ▼") == 3
+    assert sum(line.startswith("| easy | 40 × 30") for line in table.splitlines()) == 9
+
+
+def test_one_regime(tmp_path, grid):
+    results, table = run(tmp_path, ["hard"])
+    assert {cell.dtype for cell in results.cells} == {"float64"}
+    assert "| easy" not in table
+
+
+def test_without_pytorch_it_is_named_as_missing(tmp_path, grid, monkeypatch):
+    monkeypatch.setattr(peers.Peer, "installed", property(lambda peer: peer.name != "torch"))
+    results, table = run(tmp_path, ["hard"])
+    assert results.contenders[1].missing == "torch is not installed"
+    assert "No cell was compared with PyTorch." in table
+
+
+def test_unknown_regime_leaves_no_folder(tmp_path):
+    with pytest.raises(RequestError, match="calls"):
+        prepare_grid(Request(out=tmp_path / "grid", command=""), ["nothing"])
+    assert not (tmp_path / "grid").exists()
