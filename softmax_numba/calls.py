@@ -10,6 +10,7 @@ from softmax_numba import interop, pages
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan
+from softmax_numba.cpu.sweeps import SHORT
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name
 from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 
@@ -24,7 +25,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: Numba
     looks at the arrays' types anyway, and their shapes and places are compared in compiled code.
     """
-    kernels: dict[str, Callable[[np.ndarray, np.ndarray], bool]] = {}
+    kernels: dict[str, Callable[[np.ndarray, np.ndarray], int]] = {}
     one_number = operation.one_number
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
@@ -51,6 +52,9 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             return None
         try:
             done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
+            if done == SHORT:
+                kernel = sweeps.small(operation, name, True)
+                done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
         except TypeError:  # out is read-only or has another number of dimensions: the long way says so
             return None
         if not done:
@@ -295,6 +299,7 @@ def _run(
         itemsize=x.itemsize,
         side_by_side=x.strides[1] == x.itemsize,
         one_number=operation.one_number,
+        masked=mask is not None,
         threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
     )
     sweeps.run(operation, chosen, storage, x, mask, heat, result)

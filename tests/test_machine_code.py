@@ -8,7 +8,7 @@ import pytest
 from llvmlite import binding
 from numba import types
 
-from softmax_numba.cpu import blocks, columns, rows
+from softmax_numba.cpu import blocks, columns, rows, short
 from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
 
 
@@ -52,6 +52,7 @@ def loops(text):
     [
         pytest.param(rows.rows, SOFTMAX, 4, id="rows"),  # four vectors of a lane at a time
         pytest.param(blocks.blocks, SOFTMAX, 4, id="blocks"),
+        pytest.param(short.short_rows, SOFTMAX, 4, id="short rows"),
         pytest.param(columns.columns, LOGSUMEXP, 1, id="columns"),
     ],
 )

@@ -18,7 +18,7 @@ every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, count=8, side_by_side=None):
+def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, masked=False, count=8, side_by_side=None):
     if side_by_side is None:
         side_by_side = inner == 1
     return plan(
@@ -28,6 +28,7 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, count
         itemsize=np.dtype(dtype).itemsize,
         side_by_side=side_by_side,
         one_number=one_number,
+        masked=masked,
         threads=count,
     )
 
@@ -44,8 +45,11 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, count
         pytest.param((256, 50_257), np.float32, "blocks", True, True, id="GPT-2's vocabulary"),
         pytest.param((16, 50_257), np.float16, "blocks", True, False, id="a large vocabulary, within the cache"),
         pytest.param((256, 128_256), np.float16, "blocks", True, True, id="Llama 3's vocabulary"),
-        pytest.param((1_000_000, 8), np.float32, "rows", True, True, id="a router"),
-        pytest.param((1_000_000, 16), np.float64, "rows", True, True, id="a mixture model"),
+        pytest.param((1_000_000, 8), np.float32, "short", True, True, id="a router"),
+        pytest.param((1_000_000, 16), np.float64, "short", True, True, id="a mixture model"),
+        pytest.param((1_000_000, 32), np.float32, "short", True, True, id="the longest short rows"),
+        pytest.param((1_000_000, 32), np.float64, "rows", True, True, id="too long to be short in float64"),
+        pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
         pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),
         pytest.param((4096, 1000, 4), np.float32, "rows", True, True, id="few neighbours"),
@@ -68,11 +72,12 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     itemsize=st.sampled_from([2, 4, 8]),
     side_by_side=st.booleans(),
     one_number=st.booleans(),
+    masked=st.booleans(),
     count=st.integers(1, 256),
 )
 @settings(max_examples=300)
-def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, count):
-    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number}
+def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, masked, count):
+    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number, "masked": masked}
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
     units = {"columns": outer * -(-inner // 8), "long": -(-length // BLOCK)}.get(found.sweep, lanes)
@@ -83,6 +88,8 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert (found.sweep == "rows") == (length <= BLOCK)
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
+    if found.sweep == "short":
+        assert length <= 32 and side_by_side and inner == 1 and not masked
     if found.sweep == "columns":
         assert inner > 1 and not side_by_side
     if one_number or lanes * length * itemsize < 2**20:
@@ -122,6 +129,9 @@ def plans(monkeypatch):
 
 
 CALLS = {
+    "short, serial": ((300, 7), 1, ("short", False, False)),
+    "short, shared": ((30_000, 9), 1, ("short", True, False)),
+    "short, shared, past the cache": ((300_000, 5), 1, ("short", True, True)),
     "rows, serial": ((9, 40), 1, ("rows", False, False)),
     "rows, shared": ((700, 100), 1, ("rows", True, False)),
     "rows, shared, past the cache": ((2100, 2000), 1, ("rows", True, True)),
@@ -148,8 +158,9 @@ def test_every_plan_is_taken(name, plans):
         # Reversed, so that no shorter way than a plan is open.
         x = np.random.default_rng(0).normal(size=shape).astype(np.float32)[..., ::-1]
         x = x if axis == 0 and len(shape) > 1 else np.ascontiguousarray(x)
-        where = True if what == "rows, serial" else None
-        getattr(softmax_numba, name)(x, axis, where=where)
+        # Foreign bytes, so that no shorter way than a plan is open.
+        given = x.astype(x.dtype.newbyteorder()) if what.endswith("serial") else x
+        getattr(softmax_numba, name)(given, axis)
         ((operation, found),) = plans
         plans.clear()
         sweep, shared, past_cache = expected
@@ -159,9 +170,10 @@ def test_every_plan_is_taken(name, plans):
         taken.add(expected)
     kinds = {("rows", False, False), ("rows", True, False), ("columns", False, False), ("columns", True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
+    kinds |= {("short", False, False), ("short", True, False)}
     assert kinds <= taken
     if name != "logsumexp":
-        assert {("rows", True, True), ("columns", True, True), ("blocks", True, True), ("long", True, True)} <= taken
+        assert {(sweep, True, True) for sweep in ("rows", "short", "columns", "blocks", "long")} <= taken
 
 
 @every_operation
@@ -170,7 +182,7 @@ def test_one_thread_takes_serial_plans_only(name, plans, monkeypatch):
     for shape, axis, _ in CALLS.values():
         getattr(softmax_numba, name)(np.zeros(shape, np.float32), axis)
     assert {found.shares for _, found in plans} == {1}
-    assert {found.sweep for _, found in plans} == {"rows", "blocks", "columns"}
+    assert {found.sweep for _, found in plans} == {"rows", "short", "blocks", "columns"}
 
 
 # --- and that it makes no difference ------------------------------------------------
@@ -180,6 +192,10 @@ PLANS = (
     Plan("rows", 1, True),
     Plan("rows", 2, False),
     Plan("rows", 5, True),
+    Plan("short", 1, False),
+    Plan("short", 1, True),
+    Plan("short", 3, False),
+    Plan("short", 2, True),
     Plan("blocks", 1, False),
     Plan("blocks", 3, True),
     Plan("columns", 1, False),
@@ -189,6 +205,15 @@ PLANS = (
     Plan("long", 2, False),
     Plan("long", 7, True),
 )
+
+
+def for_lanes(length, masked=False):
+    """The plans for lanes of that length."""
+    return [
+        plan
+        for plan in PLANS
+        if not (plan.sweep in ("rows", "short") and length > BLOCK) and not (plan.sweep == "short" and masked)
+    ]
 
 
 def carried_out(name, plan, lanes, where=None, temperature=None, shift=1):
@@ -235,12 +260,14 @@ near_a_multiple = st.builds(
 @given(length=near_a_multiple, count=st.integers(1, 40), seed=st.integers(0, 99))
 @settings(max_examples=25)
 @example(length=1, count=1, seed=0)
+@example(length=5, count=300, seed=0)
+@example(length=33, count=1000, seed=0)
 @example(length=BLOCK, count=17, seed=0)
 @example(length=BLOCK + 1, count=9, seed=0)
 @example(length=3 * BLOCK - 1, count=3, seed=0)
 def test_every_plan_gives_the_same_bits(name, dtype, length, count, seed):
     x = lanes_of(count, length, dtype, seed)
-    first, *others = [plan for plan in PLANS if length <= BLOCK or plan.sweep != "rows"]
+    first, *others = for_lanes(length)
     expected = carried_out(name, first, x)
     for other in others:
         assert same_bits(carried_out(name, other, x, shift=1 + seed % 7), expected), other
@@ -256,10 +283,23 @@ def test_every_plan_gives_the_same_bits_with_mask_and_temperature(name, length, 
     where = rng.random(x.shape) < 0.7
     where[0] = False
     temperature = rng.uniform(0.3, 3, count)
-    first, *others = [plan for plan in PLANS if length <= BLOCK or plan.sweep != "rows"]
+    first, *others = for_lanes(length, masked=True)
     expected = carried_out(name, first, x, where, temperature)
     for other in others:
         assert same_bits(carried_out(name, other, x, where, temperature), expected), other
+
+
+@every_operation
+@every_float
+@pytest.mark.parametrize("past_cache", [False, True])
+def test_short_rows_of_every_length(name, dtype, past_cache):
+    """Every remainder of a vector, whole and broken groups of rows, with and without temperatures."""
+    for length in range(2, 34):
+        for count in (15, 16, 17, 130):
+            x = lanes_of(count, length, dtype)
+            heat = np.random.default_rng(length).uniform(0.3, 3, count) if length % 3 == 0 else None
+            expected = carried_out(name, Plan("rows", 1, False), x, temperature=heat)
+            assert same_bits(carried_out(name, Plan("short", 1, past_cache), x, temperature=heat), expected)
 
 
 @every_operation

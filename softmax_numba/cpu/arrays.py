@@ -100,9 +100,9 @@ def hold(typing, array):
     return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
 
 
-@intrinsic
-def as_lanes(typing, array):
-    """A 2-D array as (outer, length, 1), a 1-D array as (outer, 1, 1); borrowed, without a reference of its own."""
+def _presented(array, arrange):
+    """An array as another one of three axes, borrowed, without a reference of its own; ``arrange`` takes and gives
+    shape and strides."""
     lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
@@ -110,14 +110,26 @@ def as_lanes(typing, array):
 
         given = context.make_array(array)(context, builder, args[0])
         result = context.make_array(lanes)(context, builder)
-        added = 3 - array.ndim
-        shape = [*cgutils.unpack_tuple(builder, given.shape), *[ir.Constant(I64, 1)] * added]
-        strides = [*cgutils.unpack_tuple(builder, given.strides), *[given.itemsize] * added]
+        one = ir.Constant(I64, 1)
+        shape = arrange(cgutils.unpack_tuple(builder, given.shape), one)
+        strides = arrange(cgutils.unpack_tuple(builder, given.strides), given.itemsize)
         null = cgutils.get_null_value(given.meminfo.type)
         populate_array(result, given.data, shape, strides, given.itemsize, null)
         return result._getvalue()
 
     return lanes(array), emit
+
+
+@intrinsic
+def as_lanes(typing, array):
+    """A 2-D array as (outer, length, 1), a 1-D array as (outer, 1, 1)."""
+    return _presented(array, lambda axes, other: [*axes, *[other] * (3 - array.ndim)])
+
+
+@intrinsic
+def as_columns(typing, array):
+    """A 2-D array (lanes, length) as (1, length, lanes), a 1-D array (lanes,) as (1, 1, lanes)."""
+    return _presented(array, lambda axes, other: [other, *axes[1:], *[other] * (2 - array.ndim), axes[0]])
 
 
 @inlined

@@ -8,19 +8,18 @@ lane.py slot by slot, so that a column has the bits it would have as a row.
 import numpy as np
 
 from softmax_numba.cpu.access import hide, temperature_of
+from softmax_numba.cpu.across import across, leave_out
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
     BLOCK,
     FIRST,
-    HIGH,
     LOG,
     NUMBERS,
     PEAK,
     SECOND,
     SUMS,
-    TIES,
     TOP,
     Settled,
     safe_top,
@@ -28,7 +27,6 @@ from softmax_numba.cpu.lane import (
 from softmax_numba.cpu.memory import (
     address_of,
     fence,
-    filled,
     load,
     moved,
     number_at,
@@ -36,99 +34,13 @@ from softmax_numba.cpu.memory import (
     store,
     store_first,
     stream,
-    width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
-from softmax_numba.cpu.simd import larger
-from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total
-from softmax_numba.cpu.tiles import MOST_VECTORS, Tile, left_by, read_block, vectors_in_tile
+from softmax_numba.cpu.tiles import MOST_VECTORS, Tile, read_block, vectors_in_tile
 from softmax_numba.cpu.wide import (
-    filled_wide,
-    fourfold,
-    largest_of_quarters,
     load_apart,
-    load_wide,
     numbers_for,
-    sum_of_quarters,
 )
-
-
-@inlined
-def _largest(p, count):
-    """The largest value of each lane of one vector."""
-    width = width_of(p)
-    tops = filled_wide(p, -np.inf, 4)
-    for i in range(0, count, 4):
-        tops = larger(tops, load_wide(p, i * width, 4))
-    return largest_of_quarters(tops)
-
-
-@inlined
-def _add_up(terms, count, slots, first):
-    """Adds the terms of a chunk, at most four a slot, to the slots' running sums."""
-    width = width_of(terms)
-    row, rows = width * width, (count + width - 1) // width
-    zero = filled(terms, 0.0)
-    for s in range(min(count, width)):
-        k = s * width
-        quad = load(terms, k)
-        if rows > 1:
-            quad = quad + load(terms, k + row)
-        if rows == 3:
-            quad = quad + load(terms, k + 2 * row)
-        elif rows == 4:
-            quad = quad + (load(terms, k + 2 * row) + load(terms, k + 3 * row))
-        total = as_total(quad)
-        if not first:
-            total = plus(zero, load_total(slots, s), total)
-        store_total(slots, s, total)
-
-
-def column_reduction(operation):
-    """Compiles the reduction of one vector of lanes, ``count`` values each."""
-    term, keeps = operation.term, operation.maps_exponentials
-
-    @inlined
-    def exponentials(p, terms, count, ref, scale, top):
-        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties."""
-        width = width_of(p)
-        ties = filled_wide(p, 0.0, 4)
-        for i in range(0, count, 4):
-            x = load_wide(p, i * width, 4)
-            e, ties = term(exp_relative(x, ref, scale), x, top, ties)
-            store(terms, i * width, e)
-        for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
-            store(terms, i * width, filled_wide(p, 0.0, 4))
-        return sum_of_quarters(ties)
-
-    @inlined
-    def reduce_vector(p, count, top, scale, tile):
-        """The lanes' ties and their running sums."""
-        width, slots = width_of(p), tile.slots
-        narrow = reference(safe_top(top), scale)
-        ref = Reference(fourfold(narrow.shift), 0.0, fourfold(narrow.magic), fourfold(narrow.floor))
-        wide = Scale(
-            fourfold(scale.per_octave),
-            fourfold(scale.octave_high),
-            fourfold(scale.octave_low),
-            fourfold(scale.inverse),
-            1.0,
-        )
-        ties = zero = filled(p, 0.0)
-        chunk = 4 * width
-        for start in range(0, count, chunk):
-            at, some = moved(p, start * width), min(chunk, count - start)
-            terms = at if keeps else tile.terms
-            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top))
-            _add_up(terms, some, slots, start == 0)
-        used, step = min(count, width), width // 2
-        while step > 0:
-            for s in range(min(step, used - step)):
-                store_total(slots, s, plus(zero, load_total(slots, s), load_total(slots, s + step)))
-            used, step = min(used, step), step // 2
-        return ties, load_total(slots, 0)
-
-    return reduce_vector
 
 
 def column_map(operation, width):
@@ -181,46 +93,12 @@ def column_map(operation, width):
 
 def columns(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of a (outer, length, inner) array."""
-    settle, settle_vector = operation.settle, operation.settle_vector
-    one_number, hidden, maps_exponentials = operation.one_number, operation.hidden, operation.maps_exponentials
+    settle, maps_exponentials = operation.settle, operation.maps_exponentials
+    one_number, hidden = operation.one_number, operation.hidden
     width = 64 // np.dtype(compute).itemsize
-    reduce_vector, map_block = column_reduction(operation), column_map(operation, width)
+    (note_block, settle_block), map_block = across(operation, width), column_map(operation, width)
     most = (MOST_VECTORS + 1) * width
     steps = 1 if one_number else 2
-
-    @inlined
-    def note_block(tile, count, temperature, noted, summed, row):
-        """Notes maximum and sums of the block's lanes, in rows of so many numbers."""
-        p = tile.values
-        for k in range(0, tile.lanes, width):
-            top, scale = _largest(p, count), scale_for(tile.scales, k, width, temperature)
-            ties, total = reduce_vector(p, count, top, scale, tile)
-            store(noted, TOP * row + k, top)
-            store(noted, TIES * row + k, ties)
-            store_sums(summed, HIGH * row + k, row, top, total)
-            p = moved(p, tile.pitch)
-
-    @inlined
-    def settle_block(tile, temperature, noted, summed, row, results):
-        """Settles lanes of a single block, a vector of them at once."""
-        for k in range(0, tile.lanes, width):
-            top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
-            total = load_sums(summed, HIGH * row + k, row, top)
-            factor, peak, log_sum, result = settle_vector(top, load(noted, TIES * row + k), total, scale)
-            store(noted, SECOND * row + k, factor)
-            store(noted, PEAK * row + k, peak)
-            store(noted, LOG * row + k, log_sum)
-            store(results, k, result[0])
-            store(results, k + width - 8, result[1])
-
-    @inlined
-    def leave_out(mask, tile, numbers, step, results):
-        """Settles lanes of which the mask leaves nothing."""
-        for k in range(tile.lanes):
-            if left_by(mask, tile.o, tile.j + k) == 0:
-                put(results, k, -np.inf)
-                for b in range(k, numbers.shape[1], step):
-                    numbers[FIRST, b] = numbers[SECOND, b] = numbers[PEAK, b] = numbers[LOG, b] = 0.0
 
     @inlined
     def restore_exponentials(tile, count, temperature, noted, row):
@@ -269,7 +147,7 @@ def columns(operation, compute):
                     if step == 0 or blocks > 1:
                         read_block(x, mask, tile, start, count)
                     if step == 0:
-                        note_block(tile, count, temperature, of_block, moved(summed, b * room), row)
+                        note_block(tile, count, temperature, of_block, moved(summed, b * room), row, line, 0)
                     else:
                         if maps_exponentials and blocks > 1:
                             restore_exponentials(tile, count, temperature, of_block, row)

@@ -35,7 +35,7 @@ def place_of(builder, pointer, index, kind):
     return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
 
 
-def _first(builder, count, width):
+def first_places(builder, count, width):
     """Mask of the first ``count`` places."""
     places = ir.Constant(ir.VectorType(I32, width), list(range(width)))
     return builder.icmp_signed("<", places, spread(builder, builder.trunc(count, I32), width))
@@ -51,7 +51,7 @@ def decode(builder, value, storage, vector):
     return value
 
 
-def _encode(builder, value, storage, vector):
+def encode(builder, value, storage, vector):
     if storage == HALF:
         return builder.fptrunc(value, stored(HALF, vector.count))
     if storage == BFLOAT:
@@ -85,7 +85,7 @@ def loaded(pointer, vectors):
     return vector(pointer, types.intp), emit
 
 
-def _masked(builder, name, result, pointer, mask, others):
+def masked(builder, name, result, pointer, mask, others):
     """A masked load or store of single elements; LLVM 22 moved the alignment from an operand to an attribute."""
     vector = others[0].type
     alignment = [] if llvm_version_info >= (22,) else [ir.Constant(I32, 1)]
@@ -105,8 +105,8 @@ def load_first(typing, pointer, index, count):
     def emit(context, builder, sig, args):
         kind = stored(storage, vector.count)
         fill = repeat(kind, 0xFF80 if storage == BFLOAT else float("-inf"))
-        address, mask = place_of(builder, *args[:2], kind), _first(builder, args[2], vector.count)
-        value = _masked(builder, "llvm.masked.load", kind, address, mask, [fill])
+        address, mask = place_of(builder, *args[:2], kind), first_places(builder, args[2], vector.count)
+        value = masked(builder, "llvm.masked.load", kind, address, mask, [fill])
         return decode(builder, value, storage, vector)
 
     return vector(pointer, types.intp, types.intp), emit
@@ -119,7 +119,7 @@ def store(typing, pointer, index, value):
 
     def emit(context, builder, sig, args):
         address = place_of(builder, *args[:2], stored(storage, value.count))
-        builder.store(_encode(builder, args[2], storage, value), address, align=storage.bitwidth // 8)
+        builder.store(encode(builder, args[2], storage, value), address, align=storage.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, value), emit
@@ -131,9 +131,9 @@ def store_first(typing, pointer, index, count, value):
     storage = pointer.dtype
 
     def emit(context, builder, sig, args):
-        encoded = _encode(builder, args[3], storage, value)
-        address, mask = place_of(builder, *args[:2], encoded.type), _first(builder, args[2], value.count)
-        _masked(builder, "llvm.masked.store", ir.VoidType(), address, mask, [encoded])
+        encoded = encode(builder, args[3], storage, value)
+        address, mask = place_of(builder, *args[:2], encoded.type), first_places(builder, args[2], value.count)
+        masked(builder, "llvm.masked.store", ir.VoidType(), address, mask, [encoded])
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, types.intp, value), emit
@@ -145,7 +145,7 @@ def stream(typing, pointer, index, value):
     storage = pointer.dtype
 
     def emit(context, builder, sig, args):
-        encoded = _encode(builder, args[2], storage, value)
+        encoded = encode(builder, args[2], storage, value)
         size = vector_of(COMPUTES_IN[storage]).count * storage.bitwidth // 8
         instruction = builder.store(encoded, place_of(builder, *args[:2], encoded.type), align=size)
         instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
@@ -186,7 +186,7 @@ def put(typing, pointer, index, number):
 
     def emit(context, builder, sig, args):
         scalar = context.cast(builder, args[2], number, single.element)
-        encoded = _encode(builder, spread(builder, scalar, 1), storage, single)
+        encoded = encode(builder, spread(builder, scalar, 1), storage, single)
         builder.store(encoded, place_of(builder, *args[:2], encoded.type), align=storage.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -248,8 +248,8 @@ def mask_first(typing, pointer, index, count, like):
 
     def emit(context, builder, sig, args):
         bytes_ = ir.VectorType(I8, mask.count)
-        address, first = place_of(builder, *args[:2], bytes_), _first(builder, args[2], mask.count)
-        given = _masked(builder, "llvm.masked.load", bytes_, address, first, [repeat(bytes_, 0)])
+        address, first = place_of(builder, *args[:2], bytes_), first_places(builder, args[2], mask.count)
+        given = masked(builder, "llvm.masked.load", bytes_, address, first, [repeat(bytes_, 0)])
         return builder.icmp_unsigned("!=", given, repeat(bytes_, 0))
 
     return mask(pointer, types.intp, types.intp, like), emit

@@ -99,6 +99,41 @@ def collapsed(typing, like, total):
     return types.UniTuple(types.float64, 2)(like, total), emit
 
 
+@intrinsic(prefer_literal=True)
+def total_of_slots(typing, pointer, rows, slots):
+    """The sum over so many slots (a literal: a power of two) that stand one after the other in memory as vectors of
+    lanes; a slot has so many ``rows`` (a literal: 1 to 4) of them, as many vectors apart as a vector has places."""
+    single, count, most = vector_of(pointer.dtype), rows.literal_value, slots.literal_value
+
+    def emit(context, builder, sig, args):
+        def value(slot, row):
+            place = ir.Constant(I64, (row * single.count + slot) * single.count)
+            return builder.load(place_of(builder, args[0], place, single.llvm), align=pointer.dtype.bitwidth // 8)
+
+        def quad(slot):
+            total = value(slot, 0)
+            if count > 1:
+                total = builder.fadd(total, value(slot, 1))
+            if count > 2:
+                rest = value(slot, 2)
+                total = builder.fadd(total, builder.fadd(rest, value(slot, 3)) if count > 3 else rest)
+            if single.element == types.float32:
+                return [builder.fpext(part, _DOUBLES.llvm) for part in split(builder, total)]
+            return [total, builder.fsub(total, total)]
+
+        def tree(slot, step):
+            if step == most:
+                return quad(slot)
+            a, b = tree(slot, 2 * step), tree(slot + step, 2 * step)
+            if single.element == types.float32:
+                return [builder.fadd(x, y) for x, y in zip(a, b, strict=True)]
+            return exact_sum_of_pairs(builder, a, b)
+
+        return context.make_tuple(builder, sig.return_type, tree(0, 1))
+
+    return _TOTAL(pointer, rows, slots), emit
+
+
 # --- in memory ----------------------------------------------------------------------
 
 

@@ -14,15 +14,16 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
-from softmax_numba.cpu.arrays import apart, as_lanes, start_of
+from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, start_of
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import kept, once
 from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, named
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import Plan
+from softmax_numba.cpu.plan import FEWEST_SHORT, Plan, longest_short
 from softmax_numba.cpu.rows import rows
+from softmax_numba.cpu.short import short_rows, short_tiles_of, vectors_in_short_tile
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import tiles_of
@@ -56,13 +57,14 @@ def _kept(function: Callable, name: str, signature: tuple[types.Type, ...]) -> C
     return dispatcher
 
 
+_BUILDERS = {"rows": rows, "short": short_rows, "blocks": blocks, "columns": columns, "long": long_lanes}
 _loaded = []  # what was compiled stays in memory as long as its address may be called
 
 
 @once
 def _body(operation: Operation, sweep: str, arrays: _Arrays) -> int:
     """The address of a sweep's machine code."""
-    build = {"rows": rows, "blocks": blocks, "columns": columns, "long": long_lanes}[sweep]
+    build = _BUILDERS[sweep]
     bounds = (types.intp, types.intp)
     if sweep == "long":
         notes = [types.Array(types.float64, n, "C") for n in (2, 1)]
@@ -147,8 +149,12 @@ def _carrier(
 ) -> Callable[..., None]:
     arrays = _Arrays(storage_of(storage), masked, tempered)
     outer, length, inner = shape
-    columns_ = plan.sweep == "columns"
-    units = outer * (tiles_of(outer, length, inner, dtype_of(storage).itemsize) if columns_ else inner)
+    itemsize = dtype_of(storage).itemsize
+    units = outer * inner
+    if plan.sweep == "columns":
+        units = outer * tiles_of(outer, length, inner, itemsize)
+    elif plan.sweep == "short":
+        units = short_tiles_of(outer, length, itemsize)
     # In one thread a long lane is a row like any other.
     alone = "blocks" if plan.sweep == "long" else plan.sweep
 
@@ -157,7 +163,7 @@ def _carrier(
         _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
 
     if plan.shares == 1:
-        return serial
+        return _turned(serial) if plan.sweep == "short" else serial
 
     body = _body(operation, plan.sweep, arrays)
     parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
@@ -167,39 +173,65 @@ def _carrier(
         if not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
             serial(x, mask, temperature, out)
 
-    return shared
+    return _turned(shared) if plan.sweep == "short" else shared
+
+
+def _turned(call: Callable[..., None]) -> Callable[..., None]:
+    """For the sweep along short rows: x (outer, length, 1) as (1, length, outer)."""
+
+    def turned(x, mask, temperature, out):
+        heat = None if temperature is None else temperature.T
+        call(x.transpose(2, 1, 0), mask, heat, out.transpose(2, 1, 0))
+
+    return turned
+
+
+# What a small kernel says: nothing was done, done, or that many lanes this short have a kernel of their own.
+REFUSED, DONE, SHORT = range(3)
 
 
 @once
-def small(operation: Operation, storage: str) -> Callable[[np.ndarray, np.ndarray], bool]:
+def small(operation: Operation, storage: str, short: bool = False) -> Callable[[np.ndarray, np.ndarray], int]:
     """The serial sweep over rows as ``kernel(x, out)`` for a 2-D x and lanes of 2 to ``BLOCK`` values.
 
-    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. False, and nothing done, where
-    that does not hold, or where the two overlap otherwise than in the same places.
+    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. ``REFUSED``, and nothing
+    done, where that does not hold, or where the two overlap otherwise than in the same places. ``SHORT``, and nothing
+    done, where the kernel with ``short`` is faster.
 
     It knows its body by name: an address among the arguments would cost a call on ten numbers a tenth of its time.
     """
     arrays, one_number = _Arrays(storage_of(storage), False, False), operation.one_number
-    symbol = f"softmax_numba.{operation.name}.rows.{storage}"
-    named(symbol, _body(operation, "rows", arrays))
+    sweep = "short" if short else "rows"
+    symbol = f"softmax_numba.{operation.name}.{sweep}.{storage}"
+    named(symbol, _body(operation, sweep, arrays))
     body = body_named(symbol)
+    itemsize = dtype_of(storage).itemsize
+    longest, per_vector = longest_short(itemsize), 64 // itemsize
 
     def rows_of(x, out):
         lanes, length = x.shape
         if not 2 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
-            return False
+            return REFUSED
         if one_number:
             if not apart(x, out):
-                return False
+                return REFUSED
         else:
             same = address_of(start_of(x), 0) == address_of(start_of(out), 0) and x.strides == out.strides
             if out.shape[1] != length or out.strides[1] == 0 or not (same or apart(x, out)):
-                return False
+                return REFUSED
         if out.strides[0] == 0 and lanes > 1:
-            return False
+            return REFUSED
+        if short:
+            per_tile = vectors_in_short_tile(length, per_vector) * per_vector
+            tiles = (lanes + per_tile - 1) // per_tile
+            body(as_columns(x), None, None, as_columns(out), 0, tiles, False)
+            return DONE
+        if length <= longest and lanes >= FEWEST_SHORT and x.strides[1] == x.itemsize:
+            return SHORT
         body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
-        return True
+        return DONE
 
     x = types.Array(arrays.storage, 2, "A", readonly=True)
     out = types.Array(arrays.storage, 1 if one_number else 2, "A")
-    return _kept(compiled(rows_of, f"{operation.name}_small"), f"{operation.name}-small", (x, out))
+    name = f"{operation.name}-small" + ("-short" if short else "")
+    return _kept(compiled(rows_of, name.replace("-", "_")), name, (x, out))

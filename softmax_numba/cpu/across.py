@@ -1,0 +1,162 @@
+"""Lanes that lie side by side in vectors: a vector holds one value of each of its lanes, and a lane is never folded.
+
+The sums follow the order of lane.py slot by slot, so that a lane has the bits that it would have along a vector.
+"""
+
+import numpy as np
+
+from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference
+from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.lane import FIRST, HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
+from softmax_numba.cpu.memory import address_of, filled, load, moved, prefetch, put, store, width_of
+from softmax_numba.cpu.scales import scale_for
+from softmax_numba.cpu.simd import larger
+from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
+from softmax_numba.cpu.tiles import left_by
+from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_wide, sum_of_quarters
+
+
+@inlined
+def largest(p, count):
+    """The largest value of each lane of one vector."""
+    width = width_of(p)
+    tops = filled_wide(p, -np.inf, 4)
+    for i in range(0, count, 4):
+        tops = larger(tops, load_wide(p, i * width, 4))
+    return largest_of_quarters(tops)
+
+
+@inlined
+def _add_up(terms, count, slots, first):
+    """Adds the terms of a chunk, at most four a slot, to the slots' running sums."""
+    width = width_of(terms)
+    row, rows = width * width, (count + width - 1) // width
+    zero = filled(terms, 0.0)
+    for s in range(min(count, width)):
+        k = s * width
+        quad = load(terms, k)
+        if rows > 1:
+            quad = quad + load(terms, k + row)
+        if rows == 3:
+            quad = quad + load(terms, k + 2 * row)
+        elif rows == 4:
+            quad = quad + (load(terms, k + 2 * row) + load(terms, k + 3 * row))
+        total = as_total(quad)
+        if not first:
+            total = plus(zero, load_total(slots, s), total)
+        store_total(slots, s, total)
+
+
+def _reduction(operation, width):
+    """Compiles the reduction of one vector of lanes, ``count`` values each."""
+    term, keeps = operation.term, operation.maps_exponentials
+    half, quarter = width // 2, max(4, width // 4)
+
+    @inlined
+    def total_of_few(terms, count):
+        """The running sum of at most four values a slot."""
+        if count <= quarter:
+            return total_of_slots(terms, 1, quarter)
+        if count <= half:
+            return total_of_slots(terms, 1, half)
+        if count <= width:
+            return total_of_slots(terms, 1, width)
+        if count <= 2 * width:
+            return total_of_slots(terms, 2, width)
+        if count <= 3 * width:
+            return total_of_slots(terms, 3, width)
+        return total_of_slots(terms, 4, width)
+
+    @inlined
+    def exponentials(p, terms, count, ref, scale, top):
+        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties."""
+        width = width_of(p)
+        ties = filled_wide(p, 0.0, 4)
+        for i in range(0, count, 4):
+            x = load_wide(p, i * width, 4)
+            e, ties = term(exp_relative(x, ref, scale), x, top, ties)
+            store(terms, i * width, e)
+        for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
+            store(terms, i * width, filled_wide(p, 0.0, 4))
+        return sum_of_quarters(ties)
+
+    @inlined
+    def reduce_vector(p, count, top, scale, tile):
+        """The lanes' ties and their running sums."""
+        slots = tile.slots
+        narrow = reference(safe_top(top), scale)
+        ref = Reference(fourfold(narrow.shift), 0.0, fourfold(narrow.magic), fourfold(narrow.floor))
+        wide = Scale(
+            fourfold(scale.per_octave),
+            fourfold(scale.octave_high),
+            fourfold(scale.octave_low),
+            fourfold(scale.inverse),
+            1.0,
+        )
+        ties = zero = filled(p, 0.0)
+        chunk = 4 * width
+        if count <= chunk:
+            terms = p if keeps else tile.terms
+            ties = exponentials(p, terms, count, ref, wide, fourfold(top))
+            return ties, total_of_few(terms, count)
+        for start in range(0, count, chunk):
+            at, some = moved(p, start * width), min(chunk, count - start)
+            terms = at if keeps else tile.terms
+            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top))
+            _add_up(terms, some, slots, start == 0)
+        used, step = min(count, width), width // 2
+        while step > 0:
+            for s in range(min(step, used - step)):
+                store_total(slots, s, plus(zero, load_total(slots, s), load_total(slots, s + step)))
+            used, step = min(used, step), step // 2
+        return ties, load_total(slots, 0)
+
+    return reduce_vector
+
+
+def across(operation, width):
+    """Compiles what is done to a block of a tile's lanes, ``width`` to a vector: noting their sums, settling them."""
+    reduce_vector, settle = _reduction(operation, width), operation.settle_vector
+
+    @inlined
+    def note_block(tile, count, temperature, noted, summed, row, ahead, step):
+        """Notes maximum and sums of the block's lanes, in rows of so many numbers.
+
+        Meanwhile so many bytes for each vector of lanes, ``step``, are asked for at ``ahead``.
+        """
+        p, itemsize = tile.values, address_of(ahead, 1) - address_of(ahead, 0)
+        for k in range(0, tile.lanes, width):
+            top, scale = largest(p, count), scale_for(tile.scales, k, width, temperature)
+            ties, total = reduce_vector(p, count, top, scale, tile)
+            store(noted, TOP * row + k, top)
+            store(noted, TIES * row + k, ties)
+            store_sums(summed, HIGH * row + k, row, top, total)
+            p = moved(p, tile.pitch)
+            for b in range(0, step, 64):
+                prefetch(ahead, b // itemsize)
+            ahead = moved(ahead, step // itemsize)
+
+    @inlined
+    def settle_block(tile, temperature, noted, summed, row, results):
+        """Settles lanes of a single block, a vector of them at once."""
+        for k in range(0, tile.lanes, width):
+            top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
+            total = load_sums(summed, HIGH * row + k, row, top)
+            factor, peak, log_sum, result = settle(top, load(noted, TIES * row + k), total, scale)
+            store(noted, SECOND * row + k, factor)
+            store(noted, PEAK * row + k, peak)
+            store(noted, LOG * row + k, log_sum)
+            store(results, k, result[0])
+            store(results, k + width - 8, result[1])
+
+    return note_block, settle_block
+
+
+@inlined
+def leave_out(mask, tile, numbers, step, results):
+    """Settles lanes of which the mask leaves nothing."""
+    for k in range(tile.lanes):
+        if left_by(mask, tile.o, tile.j + k) == 0:
+            put(results, k, -np.inf)
+            for b in range(k, numbers.shape[1], step):
+                numbers[FIRST, b] = numbers[SECOND, b] = numbers[PEAK, b] = numbers[LOG, b] = 0.0

@@ -1,0 +1,156 @@
+"""The sweep along very short rows: each is too short for a vector of its own, so that a vector takes one value of many.
+
+As many rows as a vector has places are read at once and turned into columns in registers (turning.py); from there on
+they are lanes side by side, as in columns.py, and on the way out they are turned back.
+"""
+
+import numpy as np
+
+from softmax_numba.cpu.access import temperature_of
+from softmax_numba.cpu.across import across
+from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
+from softmax_numba.cpu.exponential import Scale
+from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
+from softmax_numba.cpu.memory import address_of, fence, moved, number_at, put, store
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.stretch import copy, flush
+from softmax_numba.cpu.tiles import Tile
+from softmax_numba.cpu.turning import columns_from, columns_to
+from softmax_numba.cpu.wide import fourfold, load_wide, numbers_for
+
+# How much of the first cache the values of a tile may take, and how many vectors of lanes it has at most.
+TILE_BYTES, MOST_VECTORS = 2**14, 16
+
+
+@inlined
+def vectors_in_short_tile(length, width):
+    """How many vectors of lanes are on their way at once."""
+    return max(1, min(MOST_VECTORS, TILE_BYTES // (64 * ((length + width - 1) // width * width))))
+
+
+def short_tiles_of(lanes: int, length: int, itemsize: int) -> int:
+    """Into how many tiles so many lanes are cut; for the caller of the sweep."""
+    width = 8 if itemsize == 8 else 16
+    return -(-lanes // (width * vectors_in_short_tile.py_func(length, width)))
+
+
+def _turns(width):
+    """Compiles reading and writing of as many rows as a vector has places."""
+    half, quarter = width // 2, max(4, width // 4)  # the steps after this one take four vectors at a time
+
+    @inlined
+    def read_rows(p, stride, length, values):
+        for c in range(0, length, width):
+            left, at, to = min(width, length - c), moved(p, c), moved(values, c * width)
+            if left <= quarter:
+                columns_from(at, stride, left, to, quarter)
+            elif left <= half:
+                columns_from(at, stride, left, to, half)
+            else:
+                columns_from(at, stride, left, to, width)
+
+    @inlined
+    def write_rows(p, stride, length, values):
+        for c in range(0, length, width):
+            left, to, at = min(width, length - c), moved(p, c), moved(values, c * width)
+            if left <= quarter:
+                columns_to(to, stride, left, at, quarter)
+            elif left <= half:
+                columns_to(to, stride, left, at, half)
+            else:
+                columns_to(to, stride, left, at, width)
+
+    return read_rows, write_rows
+
+
+def short_rows(operation, compute):
+    """Compiles the sweep over tiles ``first`` to ``last`` of an array (1, length, lanes) whose lanes are rows: their
+    own values lie side by side. There is no mask."""
+    one_number, value = operation.one_number, operation.map
+    width = 64 // np.dtype(compute).itemsize
+    (note_block, settle_block), (read_rows, write_rows) = across(operation, width), _turns(width)
+    most = MOST_VECTORS * width
+
+    @inlined
+    def map_vector(p, k, length, noted, tile, temperature):
+        """The results of one vector of lanes, where their exponentials or values stood."""
+        found = Settled(
+            fourfold(numbers_for(noted, SECOND * most + k, width)),
+            fourfold(numbers_for(noted, PEAK * most + k, width)),
+            fourfold(numbers_for(noted, LOG * most + k, width)),
+        )
+        scale = scale_for(tile.scales, k, width, temperature)
+        of_all = Scale(scale.per_octave, scale.octave_high, scale.octave_low, fourfold(scale.inverse), 1.0)
+        for i in range(0, length * width, 4 * width):
+            store(p, i, value(load_wide(p, i, 4), found, of_all))
+
+    def sweep(x, mask, temperature, out, first, last, past_cache):
+        length, inner = x.shape[1], x.shape[2]
+        vectors = vectors_in_short_tile(length, width)
+        per_tile, pitch = vectors * width, (length + width - 1) // width * width * width
+        values = allocated(compute(0), vectors * pitch + 4 * width * width + 4 * most)
+        terms = moved(values, vectors * pitch)
+        at = moved(terms, 4 * width * width)
+        scales = Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
+        slots, results = allocated(0.0, 16 * width), allocated(0.0, most)
+        numbers, sums = np.empty((NUMBERS, most), compute), np.empty((SUMS, most))
+        noted, summed = start_of(numbers), start_of(sums)
+        stride = out.strides[2]
+        # Results that nobody will read soon are put together in the cache and streamed as the stretch that they are.
+        in_one = past_cache and not one_number and stride == length * out.itemsize
+        target = place(out, 0, 0, first * per_tile)
+        head = end = (address_of(target, 0) & 63) // out.itemsize
+        target = moved(target, -head)
+        waiting = allocated(out, (per_tile * length + 4 * 64) if in_one else 1)
+        for t in range(first, last):
+            j = t * per_tile
+            lanes = min(per_tile, inner - j)
+            tile = Tile(0, j, lanes, values, pitch, scales, values, terms, slots)
+            if temperature is not None:
+                for k in range(per_tile):  # lanes that fill up the last vector take the last one's
+                    note_scale(scales, k, temperature_of(temperature, 0, j + min(k, lanes - 1)))
+            p = values
+            for k in range(0, lanes, width):
+                if k + width <= lanes:
+                    read_rows(place(x, 0, 0, j + k), x.strides[2], length, p)
+                else:
+                    for r in range(width):
+                        for i in range((length + 3) & ~3):
+                            given = place(x, 0, i, j + min(k + r, lanes - 1))
+                            put(p, i * width + r, number_at(given, 0) if i < length else -np.inf)
+                p = moved(p, pitch)
+            ahead = place(x, 0, 0, j + per_tile)
+            note_block(tile, length, temperature, noted, summed, most, ahead, width * x.strides[2])
+            settle_block(tile, temperature, noted, summed, most, results)
+            p = values
+            for k in range(0, lanes, width):
+                if one_number:
+                    for r in range(k, min(k + width, lanes)):
+                        put(place(out, 0, 0, j + r), 0, number_at(results, r))
+                else:
+                    map_vector(p, k, length, noted, tile, temperature)
+                    to = moved(waiting, end) if in_one else place(out, 0, 0, j + k)
+                    if k + width <= lanes:
+                        write_rows(to, stride, length, p)
+                    else:
+                        for r in range(lanes - k):
+                            for i in range(length):
+                                put(moved(to, r * (stride // out.itemsize) + i), 0, number_at(p, i * width + r))
+                    end += length * width
+                p = moved(p, pitch)
+            if in_one:
+                end -= ((lanes + width - 1) // width * width - lanes) * length
+                head, end, target = flush(waiting, head, end, target)
+        if in_one:
+            copy(moved(waiting, head), end - head, moved(target, head))
+        if past_cache:
+            fence()
+        release(values)
+        release(slots)
+        release(results)
+        release(waiting)
+        hold(numbers)
+        hold(sums)
+
+    return compiled(sweep, f"{operation.name}_short", body=True)
