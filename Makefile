@@ -5,11 +5,12 @@ PYTHON ?=
 # What to compare with, when not everything: make report PEERS="numpy scipy"
 PEERS ?=
 REPORT_ARGS ?=
+SPEED_ARGS ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report readme test lint format venv clean
+.PHONY: help report speed readme test lint format venv clean
 
 python := $(VENV)/bin/python
 install := $(python) -m pip install --disable-pip-version-check -c constraints.txt
@@ -34,12 +35,16 @@ help:  ## Show this list
 	@echo '  PYTHON=python3.12        the Python that makes $(VENV) (default: the newest from 3.11 to 3.14)'
 	@echo '  PEERS="numpy scipy"      what to install and compare with (default: numpy scipy torch)'
 	@echo '  REPORT_ARGS="--full"     options of: softmax-numba report'
+	@echo '  SPEED_ARGS="--threads 1"   options of: softmax-numba speed'
 	@echo '  PYTEST_ARGS="-k axis"    options of: pytest'
 
 report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
 	$(VENV)/bin/softmax-numba report $(REPORT_ARGS)
 
-readme: $(report_stamp)  ## Write README.md's picture and table from a report: make readme FROM=reports/epyc-zen4
+speed: $(report_stamp)  ## The grid of regimes against PyTorch, with goals: regimes.md in softmax-speed/
+	$(VENV)/bin/softmax-numba speed $(SPEED_ARGS)
+
+readme: $(report_stamp)  ## Write README.md's picture and tables from a report: make readme FROM=reports/epyc-zen4
 	$(python) scripts/readme_table.py $(FROM)
 
 test: $(stamps)/dev  ## Run the whole test suite

@@ -1,13 +1,15 @@
-"""Write README.md's picture and table from a report's results: readme_table.py REPORT_FOLDER [README]
+"""Write README.md's picture and tables from a report's results: readme_table.py REPORT_FOLDER [README]
 
-Nothing between the markers is typed by hand; tests/test_readme.py holds README.md to it.
+The folder holds a report and, in its own folder ``speed``, the grid of regimes (``softmax-numba speed``). Nothing
+between the markers is typed by hand; tests/test_readme.py holds README.md to it.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from softmax_numba.bench.results import read
+from softmax_numba.bench.results import Results, read
+from softmax_numba.report import regimes
 from softmax_numba.report.folder import RESULTS, write_whole
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import cells, columns, headline
@@ -36,10 +38,18 @@ def table(summary: Summary, folder: str) -> str:
     return "\n".join(lines)
 
 
-def readme(text: str, summary: Summary, folder: str) -> str:
-    """``text`` with picture and table brought up to date."""
+def grid(results: Results, folder: str) -> str:
+    """A row a regime, and where the cells stand."""
+    lines = [f"- {line}" for line in regimes.headline(regimes.lines(results))]
+    lines += ["", *regimes.pipes(regimes.brief_table(results)), ""]
+    lines += [f"Every cell: [{folder}/speed/regimes.md]({folder}/speed/regimes.md). To repeat it: `{results.command}`."]
+    return "\n".join(lines)
+
+
+def readme(text: str, summary: Summary, speed: Results, folder: str) -> str:
+    """``text`` with picture and tables brought up to date."""
     picture = f"![How many times as fast as each library, cell by cell]({folder}/figures/speed.svg)"
-    for marker, content in (("picture", picture), ("table", table(summary, folder))):
+    for marker, content in (("picture", picture), ("table", table(summary, folder)), ("grid", grid(speed, folder))):
         pattern = re.compile(rf"(<!-- {marker}:begin -->\n).*?(<!-- {marker}:end -->)", re.DOTALL)
         text, found = pattern.subn(lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text)
         if found != 1:
@@ -52,7 +62,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(__doc__)
     folder, path = Path(arguments[0]), Path(arguments[1]) if len(arguments) == 2 else ROOT / "README.md"
     shown = folder.resolve().relative_to(ROOT).as_posix()
-    write_whole(path, readme(path.read_text(), summarise(read(folder / RESULTS)), shown))
+    speed = read(folder / "speed" / RESULTS)
+    write_whole(path, readme(path.read_text(), summarise(read(folder / RESULTS)), speed, shown))
 
 
 if __name__ == "__main__":

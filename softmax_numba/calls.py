@@ -25,30 +25,37 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: Numba
     looks at the arrays' types anyway, and their shapes and places are compared in compiled code.
     """
-    kernels: dict[str, Callable[[np.ndarray, np.ndarray], int]] = {}
-    one_number = operation.one_number
+    one_number, ndarray, float32, float64 = operation.one_number, np.ndarray, _FLOAT32, _FLOAT64
+    kernel32: Any = None
+    kernel64: Any = None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
-        if type(x) is not np.ndarray or type(axis) is not int or axis != -1:
+        nonlocal kernel32, kernel64
+        if type(x) is not ndarray or type(axis) is not int or axis != -1:
             return None
         dtype = x.dtype
-        if dtype is _FLOAT32:
-            name = "float32"
-        elif dtype is _FLOAT64:
-            name = "float64"
+        if dtype is float32:
+            kernel, name = kernel32, "float32"
+        elif dtype is float64:
+            kernel, name = kernel64, "float64"
+        elif dtype.itemsize == 2:
+            return half(x, dtype, out)
         else:
             return None
         if x.size >= PARALLEL_FROM:
             return large(x, name, out)
-        kernel = kernels.get(name)
         if kernel is None:
-            kernel = kernels[name] = sweeps.small(operation, name)
+            kernel = sweeps.small(operation, name)
+            if dtype is float32:
+                kernel32 = kernel
+            else:
+                kernel64 = kernel
         fresh = out is None
         if fresh:
             if not x.ndim:
                 return None
             out = np.empty(x.shape[:-1] if one_number else x.shape, dtype)
-        elif type(out) is not np.ndarray or out.dtype is not dtype:
+        elif type(out) is not ndarray or out.dtype is not dtype:
             return None
         try:
             done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
@@ -59,6 +66,32 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             return None
         if not done:
             return None
+        return out[()] if fresh and not out.ndim else out
+
+    def half(x: np.ndarray, dtype: np.dtype, out: Any) -> np.ndarray | None:
+        """The same for 16-bit floats, which kernels know as integers."""
+        name = name_of(dtype)
+        if name not in ("float16", "bfloat16") or not dtype.isnative or not x.ndim:
+            return None
+        fresh, shape = out is None, x.shape[:-1] if one_number else x.shape
+        if fresh:
+            out = pages.empty(shape, dtype)
+        elif type(out) is not np.ndarray or out.dtype != dtype:
+            return None
+        given, result = for_kernel(x, name), for_kernel(out, name)
+        if x.size >= PARALLEL_FROM:
+            if large(given, name, result) is None:
+                return None
+        else:
+            try:
+                views = (given, result) if x.ndim == 2 else _two_dimensional(given, result, one_number)
+                done = sweeps.small(operation, name)(*views)
+                if done == SHORT:
+                    done = sweeps.small(operation, name, True)(*views)
+            except TypeError:
+                return None
+            if not done:
+                return None
         return out[()] if fresh and not out.ndim else out
 
     def large(x: np.ndarray, name: str, out: Any) -> np.ndarray | None:

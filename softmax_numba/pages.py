@@ -89,7 +89,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def empty_like(array: Array, dtype: Any) -> Array:
-    """As ``numpy.empty_like``, a plain array in the memory order of ``array``."""
+    """As ``numpy.empty_like``: a plain array in the memory order of ``array``, or in C order if that is broadcast."""
+    if 0 in array.strides:
+        return empty(array.shape, dtype)
     nbytes = array.size * np.dtype(dtype).itemsize
     if not LEAST_BYTES <= nbytes <= _LIMIT:
         return np.empty_like(array, dtype, subok=False)

@@ -24,7 +24,9 @@ def test_table_and_picture_come_from_a_report():
     text = (ROOT / "README.md").read_text()
     folder = re.search(r"\((reports/[^/)]+)/summary\.md\)", text)[1]
     summary = script.summarise(script.read(ROOT / folder / script.RESULTS))
-    assert script.readme(text, summary, folder) == text
+    speed = script.read(ROOT / folder / "speed" / script.RESULTS)
+    assert script.readme(text, summary, speed, folder) == text
+    assert (ROOT / folder / "speed" / "regimes.md").read_text() == script.regimes.markdown(speed)
     assert (ROOT / folder / "figures" / "speed.svg").is_file()
     assert text.count("\n| ") >= len(summary.rows)
 
@@ -33,5 +35,6 @@ def test_missing_markers_are_refused():
     script = load_script()
     folder = next((ROOT / "reports").glob("*/results.json")).parent
     summary = script.summarise(script.read(folder / script.RESULTS))
+    speed = script.read(folder / "speed" / script.RESULTS)
     with pytest.raises(SystemExit, match="picture:begin"):
-        script.readme("nothing here", summary, "reports/x")
+        script.readme("nothing here", summary, speed, "reports/x")

@@ -154,7 +154,9 @@ def _budget(effort: Effort, share: float, on_time: bool) -> Budget:
 
 def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget) -> Cell:
     shape = result_shape(task.op, x.shape, task.workload.axis)
-    out = np.empty(shape, result_dtype(x.dtype)) if shape != x.shape else np.empty_like(x, result_dtype(x.dtype))
+    # In the order of the input, where it has one: of what is broadcast, NumPy would make columns.
+    ordered = shape == x.shape and 0 not in x.strides
+    out = np.empty_like(x, result_dtype(x.dtype)) if ordered else np.empty(shape, result_dtype(x.dtype))
     workload = task.workload
     where = workload.mask(plan.seed)
     job = Job(task.op, x, workload.axis, out, plan.threads, where, workload.temperature, workload.fresh)

@@ -179,8 +179,8 @@ def execute(prepared: Prepared, console: "Console", *, now: Callable[[], datetim
         was measured is kept.
     """
     from softmax_numba.bench.run import measure, start_threads
-    from softmax_numba.report.folder import PAGE, write_all, write_results
-    from softmax_numba.report.terminal import print_line, print_summary, progress
+    from softmax_numba.report.folder import PAGE, REGIMES, write_all, write_grid, write_results
+    from softmax_numba.report.terminal import print_grid, print_line, print_summary, progress
 
     now = now or (lambda: datetime.now(UTC))
     plan = prepared.plan
@@ -202,10 +202,14 @@ def execute(prepared: Prepared, console: "Console", *, now: Callable[[], datetim
         print_line(console, "interrupted before the first cell was measured: nothing was written")
         return INTERRUPTED
     with _deaf_to_interrupts():
-        print_line(console, "drawing the pictures and writing the report")
-        summary = write_all(prepared.out, results)
-        print_summary(console, summary)
-        print_line(console, f"report: {(prepared.out / PAGE).resolve()}")
+        if plan.effort.name == "grid":
+            summary, made = write_grid(prepared.out, results), REGIMES
+            print_grid(console, results)
+        else:
+            print_line(console, "drawing the pictures and writing the report")
+            summary, made = write_all(prepared.out, results), PAGE
+            print_summary(console, summary)
+        print_line(console, f"report: {(prepared.out / made).resolve()}")
     if results.state == "interrupted":
         done = f"{len(results.cells)} of {results.planned} cells were measured"
         print_line(console, f"interrupted: {done}; the report holds these and says so")

@@ -11,7 +11,18 @@ from softmax_numba.report.page import render
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import markdown
 
-__all__ = ["CSV", "FIGURES", "PAGE", "REGIMES", "RESULTS", "SUMMARY", "write_all", "write_results", "write_whole"]
+__all__ = [
+    "CSV",
+    "FIGURES",
+    "PAGE",
+    "REGIMES",
+    "RESULTS",
+    "SUMMARY",
+    "write_all",
+    "write_grid",
+    "write_results",
+    "write_whole",
+]
 
 RESULTS, CSV, SUMMARY, PAGE, FIGURES = "results.json", "results.csv", "summary.md", "index.html", "figures"
 REGIMES = "regimes.md"
@@ -61,7 +72,13 @@ def write_all(folder: Path, results: Results) -> Summary:
     write_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
     write_whole(folder / SUMMARY, markdown(summary))
-    if results.mode == "grid":
-        write_whole(folder / REGIMES, regimes.markdown(results))
     write_whole(folder / PAGE, render(summary, pictures))
     return summary
+
+
+def write_grid(folder: Path, results: Results) -> Summary:
+    """The files of a grid of regimes: the table, every round and CSV."""
+    write_results(folder, results)
+    write_whole(folder / CSV, results.to_csv())
+    write_whole(folder / REGIMES, regimes.markdown(results))
+    return summarise(results)

@@ -11,7 +11,7 @@ from softmax_numba.bench.timing import Spread, ratio
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
 
-__all__ = ["PEER", "Line", "brief_table", "lines", "markdown"]
+__all__ = ["PEER", "Line", "brief_table", "headline", "lines", "markdown", "pipes"]
 
 PEER = "torch"
 

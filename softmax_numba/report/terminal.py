@@ -10,13 +10,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from softmax_numba.bench.results import Cell
+from softmax_numba.bench.results import Cell, Results
 from softmax_numba.bench.run import Plan, Task
+from softmax_numba.report import regimes
 from softmax_numba.report.summary import SLOWER, Summary, verdict
 from softmax_numba.report.text import cells, columns, headline
 from softmax_numba.report.words import ratio_text, time_text, ulp_text
 
-__all__ = ["Display", "cell_line", "print_line", "print_summary", "progress"]
+__all__ = ["Display", "cell_line", "print_grid", "print_line", "print_summary", "progress"]
 
 
 class Display(Protocol):
@@ -127,4 +128,19 @@ def print_summary(console: Console, summary: Summary) -> None:
     console.print(table)
     print_line(console, "")
     for line in headline(summary):
+        print_line(console, line)
+
+
+def print_grid(console: Console, results: Results) -> None:
+    """A row a regime, and the grid in a sentence."""
+    heads, *rows = regimes.brief_table(results)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for i, name in enumerate(heads):
+        table.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    print_line(console, "")
+    console.print(table)
+    print_line(console, "")
+    for line in regimes.headline(regimes.lines(results)):
         print_line(console, line)
