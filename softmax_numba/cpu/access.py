@@ -11,7 +11,8 @@ from numba.extending import overload
 
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.jit import INLINED, inlined
-from softmax_numba.cpu.memory import number_at, put
+from softmax_numba.cpu.memory import filled, load_first, mask_first, number_at, put, store, width_of
+from softmax_numba.cpu.simd import how_many, select
 
 
 def temperature_of(temperature, o, j):
@@ -27,11 +28,26 @@ def _temperature_of(temperature, o, j):
 
 
 @inlined
+def _put_masked(p, m, count, stage):
+    """Copies values that lie side by side, as does their mask at ``m``; returns how many take part."""
+    width, nothing = width_of(stage), filled(stage, -np.inf)
+    left = 0
+    for i in range(0, count, width):
+        part = mask_first(m, i, count - i, nothing)
+        store(stage, i, select(part, load_first(p, i, count - i), nothing))
+        left += how_many(part)
+    return left
+
+
+@inlined
 def row_at(x, mask, o, start, j, count, stage):
     """A pointer to ``x[o, start:start+count, j]`` side by side, and how many of the values take part."""
     left = count
-    if mask is None and x.strides[1] == x.itemsize:
-        return place(x, o, start, j), left
+    if x.strides[1] == x.itemsize:
+        if mask is None:
+            return place(x, o, start, j), left
+        elif mask.strides[1] == 1:
+            return stage, _put_masked(place(x, o, start, j), place(mask, o, start, j), count, stage)
     for i in range(count):
         put(stage, i, number_at(place(x, o, start + i, j), 0))
         if mask is not None and not mask[o, start + i, j]:
