@@ -90,14 +90,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 def empty_like(array: Array, dtype: Any) -> Array:
     """As ``numpy.empty_like``: a plain array in the memory order of ``array``, or in C order if that is broadcast."""
-    if 0 in array.strides:
-        return empty(array.shape, dtype)
-    nbytes = array.size * np.dtype(dtype).itemsize
-    if not LEAST_BYTES <= nbytes <= _LIMIT:
-        return np.empty_like(array, dtype, subok=False)
-    # The strides that NumPy would give it, from an array that is never touched.
-    model = np.empty_like(array, dtype, subok=False)
-    return np.ndarray(array.shape, dtype, _memory(nbytes), 0, model.strides)
+    shape, strides = array.shape, array.strides
+    if array.flags.c_contiguous or 0 in strides:
+        return empty(shape, dtype)
+    if array.flags.f_contiguous:
+        return empty(shape[::-1], dtype).T
+    order = sorted(range(array.ndim), key=lambda axis: -abs(strides[axis]))
+    return empty(tuple(shape[axis] for axis in order), dtype).transpose(np.argsort(order))
 
 
 def release_memory() -> None:

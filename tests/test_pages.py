@@ -83,6 +83,24 @@ def test_results_are_what_they_would_be(shape, order, name):
         assert result.flags.writeable and result.flags.aligned and type(result) is np.ndarray
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_memory_order_is_numpys(seed):
+    """Of any view: axes in any order, reversed, skipped, of length 1."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.choice([1, 2, 3, 40], rng.integers(1, 5)))
+    x = np.empty(tuple(2 * n for n in shape), np.float32)
+    x = x[
+        tuple(
+            slice(None, None, step) if step != 1 else slice(n)
+            for n, step in zip(shape, rng.choice([1, 2, -2], len(shape)), strict=True)
+        )
+    ]
+    x = x.transpose(rng.permutation(x.ndim))
+    assert pages.empty_like(x, np.float64).strides == np.empty_like(x, np.float64).strides
+    wide = pages.empty_like(np.broadcast_to(x[..., :1], x.shape), np.float64)
+    assert wide.shape == x.shape and (wide.flags.c_contiguous or x.shape[-1] == 1)
+
+
 def test_small_results_and_given_ones_have_no_part_in_it():
     small, large = np.ones((100, 100), np.float32), np.ones(LARGE, np.float32)
     del_me = softmax_numba.softmax(small)
