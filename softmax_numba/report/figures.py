@@ -131,7 +131,7 @@ def _bandwidth(results: Results) -> Picture | None:
     def finish(axes: Axes, op: str) -> None:
         axes.set_xlim(0, max(105.0, min(axes.get_xlim()[1], 200.0)))
         axes.axvline(100, color=_INK, linewidth=1.4, zorder=2)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %" if value else "0"))
         axes.set_xlabel(f"share of the speed of a plain {'read' if op == 'logsumexp' else 'copy'}")
 
     return _panels(
