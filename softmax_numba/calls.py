@@ -332,7 +332,7 @@ def _run(
         itemsize=x.itemsize,
         side_by_side=x.strides[1] == x.itemsize,
         one_number=operation.one_number,
-        masked=mask is not None,
+        turnable=mask is None and (operation.one_number or result.strides[1] == result.itemsize),
         threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
     )
     sweeps.run(operation, chosen, storage, x, mask, heat, result)

@@ -260,3 +260,30 @@ def test_nothing_is_written_when_an_argument_is_wrong(name):
     with pytest.raises(np.exceptions.AxisError):
         FUNCTIONS[name](x, 5, out=out)
     assert (out == 77).all()
+
+
+PLACES = {
+    "columns": lambda room, n, length: room.reshape(length, -1)[:, :n].T,
+    "every second": lambda room, n, length: room.reshape(n, -1)[:, : 2 * length : 2],
+    "with gaps": lambda room, n, length: room.reshape(n, -1)[:, 3 : 3 + length],
+    "last first": lambda room, n, length: room.reshape(n, -1)[::-1, :length],
+    "backwards": lambda room, n, length: room.reshape(n, -1)[:, length - 1 :: -1][:, :length],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "length"), [(9, 5), (100, 8), (130, 31), (20_000, 7), (40, 100), (1100, 100)])
+@pytest.mark.parametrize("name", MAPS)
+def test_results_anywhere_and_nothing_else_written(name, n, length, dtype, place):
+    """Many short rows, few, and longer ones, serial and planned: into results of any strides."""
+    x = np.random.default_rng(n).normal(size=(n, length)).astype(dtype)
+    room = np.full(n * length * 8, 7, dtype)
+    out = PLACES[place](room, n, length)
+    assert out.shape == x.shape
+    expected = MAPS[name](x)
+    touched = np.zeros(room.size, bool)
+    PLACES[place](touched, n, length)[...] = True
+    assert MAPS[name](x, out=out) is out
+    assert same_bits(out, expected)
+    assert (room[~touched] == 7).all()

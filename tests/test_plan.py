@@ -18,7 +18,7 @@ every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, masked=False, count=8, side_by_side=None):
+def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, turnable=True, count=8, side_by_side=None):
     if side_by_side is None:
         side_by_side = inner == 1
     return plan(
@@ -28,7 +28,7 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, maske
         itemsize=np.dtype(dtype).itemsize,
         side_by_side=side_by_side,
         one_number=one_number,
-        masked=masked,
+        turnable=turnable,
         threads=count,
     )
 
@@ -72,12 +72,12 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     itemsize=st.sampled_from([2, 4, 8]),
     side_by_side=st.booleans(),
     one_number=st.booleans(),
-    masked=st.booleans(),
+    turnable=st.booleans(),
     count=st.integers(1, 256),
 )
 @settings(max_examples=300)
-def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, masked, count):
-    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number, "masked": masked}
+def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, turnable, count):
+    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number, "turnable": turnable}
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
     units = {"columns": outer * -(-inner // 8), "long": -(-length // BLOCK)}.get(found.sweep, lanes)
@@ -89,7 +89,7 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
-        assert length <= 32 and side_by_side and inner == 1 and not masked
+        assert length <= 32 and side_by_side and inner == 1 and turnable
     if found.sweep == "columns":
         assert inner > 1 and not side_by_side
     if one_number or lanes * length * itemsize < 2**20:

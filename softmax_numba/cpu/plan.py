@@ -44,7 +44,7 @@ def plan(
     itemsize: int,
     side_by_side: bool,
     one_number: bool,
-    masked: bool,
+    turnable: bool,
     threads: int,
 ) -> Plan:
     """The plan for ``outer * inner`` lanes of ``length`` values.
@@ -59,8 +59,8 @@ def plan(
         Whether a lane's own values are neighbours in memory.
     one_number : bool
         Whether the result is one number a lane.
-    masked : bool
-        Whether there is a mask.
+    turnable : bool
+        Whether rows may be turned into columns: there is no mask, and each row's results are neighbours in memory.
     threads : int
         How many threads the call may use.
     """
@@ -74,6 +74,6 @@ def plan(
     units = lanes
     if not side_by_side and inner >= FEWEST_COLUMNS:
         sweep, units = "columns", outer * tiles_of(outer, length, inner, itemsize)
-    elif side_by_side and inner == 1 and not masked and length <= longest_short(itemsize) and lanes >= FEWEST_SHORT:
+    elif side_by_side and inner == 1 and turnable and length <= longest_short(itemsize) and lanes >= FEWEST_SHORT:
         sweep, units = "short", short_tiles_of(outer, length, itemsize)
     return Plan(sweep, min(units, SHARES * threads) if many else 1, past_cache)

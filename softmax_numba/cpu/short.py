@@ -35,41 +35,32 @@ def short_tiles_of(lanes: int, length: int, itemsize: int) -> int:
     return -(-lanes // (width * vectors_in_short_tile.py_func(length, width)))
 
 
-def _turns(width):
-    """Compiles reading and writing of as many rows as a vector has places."""
-    half, quarter = width // 2, max(4, width // 4)  # the steps after this one take four vectors at a time
+def _turned(turn, width):
+    """Compiles ``turn`` (:func:`columns_from` or :func:`columns_to`) for as many rows of any length as a vector has
+    places; a row's last piece is no wider than it need be."""
+    half, quarter = width // 2, max(4, width // 4)  # the steps in between take four vectors at a time
 
     @inlined
-    def read_rows(p, stride, length, values):
+    def turn_rows(p, stride, length, values):
         for c in range(0, length, width):
-            left, at, to = min(width, length - c), moved(p, c), moved(values, c * width)
+            left, piece, columns = min(width, length - c), moved(p, c), moved(values, c * width)
             if left <= quarter:
-                columns_from(at, stride, left, to, quarter)
+                turn(piece, stride, left, columns, quarter)
             elif left <= half:
-                columns_from(at, stride, left, to, half)
+                turn(piece, stride, left, columns, half)
             else:
-                columns_from(at, stride, left, to, width)
+                turn(piece, stride, left, columns, width)
 
-    @inlined
-    def write_rows(p, stride, length, values):
-        for c in range(0, length, width):
-            left, to, at = min(width, length - c), moved(p, c), moved(values, c * width)
-            if left <= quarter:
-                columns_to(to, stride, left, at, quarter)
-            elif left <= half:
-                columns_to(to, stride, left, at, half)
-            else:
-                columns_to(to, stride, left, at, width)
-
-    return read_rows, write_rows
+    return turn_rows
 
 
 def short_rows(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of an array (1, length, lanes) whose lanes are rows: their
-    own values lie side by side. There is no mask."""
+    own values lie side by side, and so do their results. There is no mask."""
     one_number, value = operation.one_number, operation.map
     width = 64 // np.dtype(compute).itemsize
-    (note_block, settle_block), (read_rows, write_rows) = across(operation, width), _turns(width)
+    note_block, settle_block = across(operation, width)
+    read_rows, write_rows = _turned(columns_from, width), _turned(columns_to, width)
     most = MOST_VECTORS * width
 
     @inlined

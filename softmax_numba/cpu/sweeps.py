@@ -226,7 +226,8 @@ def small(operation: Operation, storage: str, short: bool = False) -> Callable[[
             tiles = (lanes + per_tile - 1) // per_tile
             body(as_columns(x), None, None, as_columns(out), 0, tiles, False)
             return DONE
-        if length <= longest and lanes >= FEWEST_SHORT and x.strides[1] == x.itemsize:
+        side_by_side = x.strides[1] == x.itemsize and (one_number or out.strides[1] == out.itemsize)
+        if length <= longest and lanes >= FEWEST_SHORT and side_by_side:
             return SHORT
         body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
         return DONE
