@@ -281,7 +281,8 @@ def test_results_anywhere_and_nothing_else_written(name, n, length, dtype, place
     room = np.full(n * length * 8, 7, dtype)
     out = PLACES[place](room, n, length)
     assert out.shape == x.shape
-    expected = MAPS[name](x)
+    expected = np.concatenate([MAPS[name](row[None]) for row in x[:200]])
+    expected = np.concatenate([expected, MAPS[name](x)[200:]])
     touched = np.zeros(room.size, bool)
     PLACES[place](touched, n, length)[...] = True
     assert MAPS[name](x, out=out) is out

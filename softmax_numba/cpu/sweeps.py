@@ -206,7 +206,7 @@ def small(operation: Operation, storage: str, short: bool = False) -> Callable[[
     named(symbol, _body(operation, sweep, arrays))
     body = body_named(symbol)
     itemsize = dtype_of(storage).itemsize
-    longest, per_vector = longest_short(itemsize), 64 // itemsize
+    longest, per_vector = longest_short(itemsize), 64 // arrays.compute.itemsize
 
     def rows_of(x, out):
         lanes, length = x.shape
