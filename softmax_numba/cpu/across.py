@@ -13,6 +13,7 @@ from softmax_numba.cpu.scales import scale_for
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
 from softmax_numba.cpu.tiles import left_by
+from softmax_numba.cpu.waiting import stream_quad
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_wide, sum_of_quarters
 
 
@@ -68,20 +69,24 @@ def _reduction(operation, width):
         return total_of_slots(terms, 4, width)
 
     @inlined
-    def exponentials(p, terms, count, ref, scale, top):
-        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties."""
+    def exponentials(p, terms, count, ref, scale, top, waiting, begun):
+        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties.
+
+        Meanwhile as much of what is ``waiting`` is streamed, from ``begun`` on.
+        """
         width = width_of(p)
         ties = filled_wide(p, 0.0, 4)
         for i in range(0, count, 4):
             x = load_wide(p, i * width, 4)
             e, ties = term(exp_relative(x, ref, scale), x, top, ties)
             store(terms, i * width, e)
+            stream_quad(waiting, begun + i * width)
         for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
             store(terms, i * width, filled_wide(p, 0.0, 4))
         return sum_of_quarters(ties)
 
     @inlined
-    def reduce_vector(p, count, top, scale, tile):
+    def reduce_vector(p, count, top, scale, tile, waiting, begun):
         """The lanes' ties and their running sums."""
         slots = tile.slots
         narrow = reference(safe_top(top), scale)
@@ -97,12 +102,12 @@ def _reduction(operation, width):
         chunk = 4 * width
         if count <= chunk:
             terms = p if keeps else tile.terms
-            ties = exponentials(p, terms, count, ref, wide, fourfold(top))
+            ties = exponentials(p, terms, count, ref, wide, fourfold(top), waiting, begun)
             return ties, total_of_few(terms, count)
         for start in range(0, count, chunk):
             at, some = moved(p, start * width), min(chunk, count - start)
             terms = at if keeps else tile.terms
-            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top))
+            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top), waiting, begun + start * width)
             _add_up(terms, some, slots, start == 0)
         used, step = min(count, width), width // 2
         while step > 0:
@@ -119,15 +124,17 @@ def across(operation, width):
     reduce_vector, settle = _reduction(operation, width), operation.settle_vector
 
     @inlined
-    def note_block(tile, count, temperature, noted, summed, row, ahead, step):
+    def note_block(tile, count, temperature, noted, summed, row, ahead, step, waiting):
         """Notes maximum and sums of the block's lanes, in rows of so many numbers.
 
-        Meanwhile so many bytes for each vector of lanes, ``step``, are asked for at ``ahead``.
+        Meanwhile so many bytes for each vector of lanes, ``step``, are asked for at ``ahead``, and for
+        each of their quads one of those ``waiting`` is streamed.
         """
         p, itemsize = tile.values, address_of(ahead, 1) - address_of(ahead, 0)
+        quads = (count + 3) // 4 * 4
         for k in range(0, tile.lanes, width):
             top, scale = largest(p, count), scale_for(tile.scales, k, width, temperature)
-            ties, total = reduce_vector(p, count, top, scale, tile)
+            ties, total = reduce_vector(p, count, top, scale, tile, waiting, k * quads)
             store(noted, TOP * row + k, top)
             store(noted, TIES * row + k, ties)
             store_sums(summed, HIGH * row + k, row, top, total)

@@ -37,6 +37,7 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.tiles import MOST_VECTORS, Tile, read_block, vectors_in_tile
+from softmax_numba.cpu.waiting import nothing_waiting
 from softmax_numba.cpu.wide import (
     load_apart,
     numbers_for,
@@ -132,6 +133,7 @@ def columns(operation, compute):
         terms = moved(values, (vectors + 1) * pitch)
         at = moved(terms, 4 * width * width)
         scales = Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
+        waiting = nothing_waiting(line)
         for t in range(first, last):
             o, number = t // tiles, t % tiles
             j = max(0, number * per_tile - shift)
@@ -147,7 +149,7 @@ def columns(operation, compute):
                     if step == 0 or blocks > 1:
                         read_block(x, mask, tile, start, count)
                     if step == 0:
-                        note_block(tile, count, temperature, of_block, moved(summed, b * room), row, line, 0)
+                        note_block(tile, count, temperature, of_block, moved(summed, b * room), row, line, 0, waiting)
                     else:
                         if maps_exponentials and blocks > 1:
                             restore_exponentials(tile, count, temperature, of_block, row)

@@ -24,6 +24,7 @@ from softmax_numba.cpu.simd import (
     vector_of,
 )
 
+LINE_BYTES = 64  # of a cache
 _STORED_AS = {HALF: ir.HalfType(), BFLOAT: I16, types.float32: ir.FloatType(), types.float64: ir.DoubleType()}
 
 
@@ -152,6 +153,30 @@ def stream(typing, pointer, index, value):
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, value), emit
+
+
+def _streaming(size_of):
+    """Compiles the way past the cache for ``size_of(storage)`` bytes as they are stored, from ``source[index:]`` to
+    ``target[index:]``; both places and the size are multiples of a cache line."""
+
+    @intrinsic
+    def stream_stored(typing, target, source, index):
+        kind = ir.VectorType(I32, size_of(target.dtype) // 4)
+
+        def emit(context, builder, sig, args):
+            to, given, at = args
+            value = builder.load(place_of(builder, given, at, kind), align=LINE_BYTES)
+            instruction = builder.store(value, place_of(builder, to, at, kind), align=LINE_BYTES)
+            instruction.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(I32, 1)]))
+            return context.get_dummy_value()
+
+        return types.void(target, source, types.intp), emit
+
+    return stream_stored
+
+
+stream_line = _streaming(lambda storage: LINE_BYTES)
+stream_four = _streaming(lambda storage: 4 * vector_of(COMPUTES_IN[storage]).count * storage.bitwidth // 8)
 
 
 @intrinsic

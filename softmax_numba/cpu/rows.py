@@ -31,16 +31,21 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
-from softmax_numba.cpu.stretch import copy, flush, stretch_map
+from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
+from softmax_numba.cpu.waiting import nothing_waiting, stream_quad, waiting_for, with_more, without_lines, write_out
 from softmax_numba.cpu.wide import filled_wide, load_wide, numbers_for, quarters, sum_of_quarters
 
 MOST_LANES = 16 * MOST_VECTORS
 # A panel of so many numbers stands on the stack: a call on ten numbers would notice the allocation.
 PANEL_ON_STACK = 2048
-# Streaming stores pay for rows of this size: measured, 0.6x to 0.9x at 1 kB, 1.0x to 1.5x at 2 kB, 1.8x at 8 kB.
-STREAMED_ROW_BYTES = 2048
-_SPARE = 64
+# Rows that follow each other wait until the next panel is computed and are streamed meanwhile: measured, 1.05x to 1.4x
+# up to this size, and nothing where a panel is a single row.
+WAITING_ROW_BYTES = 2**13
+# Others are streamed one by one from here on: measured, 0.6x to 0.9x at 1 kB, 1.0x to 1.5x at 2 kB, 1.8x at 8 kB.
+STREAMED_ROW_BYTES = 2**11
+# How far ahead of the lanes it computes a panel asks memory for more.
+AHEAD_BYTES = 2**15
 
 
 class Notes(NamedTuple):
@@ -100,8 +105,8 @@ def panel_sums(operation):
         return visit(panel, i, load_wide(panel, i, 4), ref, scale, top, filled_wide(panel, 0.0, 4))
 
     @inlined
-    def sum_lane(panel, vectors, notes, r, temperature, next_lane):
-        """The running sum of a lane of any length, and its ties."""
+    def sum_lane(panel, vectors, notes, r, temperature, later, waiting):
+        """The running sum of a lane of any length, and its ties; meanwhile memory has its turn."""
         width = width_of(panel)
         ref = Reference(number_at(notes.shift, r), 0.0, number_at(notes.magic, r), number_at(notes.floor, r))
         scale, top = scale_for(notes.scales, r, 1, temperature), number_at(notes.top, r)
@@ -113,14 +118,15 @@ def panel_sums(operation):
             e, four_ties = visit(panel, i, load_wide(panel, i, 4), ref, scale, top, four_ties)
             total = plus_quad(zero, total, e)
             for k in range(4):
-                prefetch(next_lane, i + k * width)
+                prefetch(later, i + k * width)
+            stream_quad(waiting, r * last + i)
         if vectors & 1:
             e, ties = visit(panel, last, load(panel, last), ref, scale, top, ties)
             total = plus(zero, total, as_total(e))
         return total, sum_of_quarters(four_ties) + ties
 
     @inlined
-    def sum_panel(panel, lanes, vectors, notes, temperature, next_lane, step, totals, ties):
+    def sum_panel(panel, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
         """Puts down the sums of the panel's lanes; of lanes beyond ``lanes`` whatever comes out."""
         width = width_of(panel)
         if vectors == 1:
@@ -148,8 +154,7 @@ def panel_sums(operation):
         else:
             for r in range(lanes):
                 at = r * vectors * width
-                ahead = moved(next_lane, r * step)
-                total, t = sum_lane(moved(panel, at), vectors, notes, r, temperature, ahead)
+                total, t = sum_lane(moved(panel, at), vectors, notes, r, temperature, moved(later, r * step), waiting)
                 note_total(totals, r, t, total)
                 if not keeps:
                     store(ties, r * width, t)
@@ -191,16 +196,14 @@ def rows(operation, compute):
         notes = _blank_notes(zero)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
-        # Rows too short to be streamed one by one are streamed as the single stretch that they are.
+        ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
         side_by_side = out.strides[1] == out.itemsize
+        in_one = mask is None and not one_number and past_cache and inner == 1 and side_by_side
+        in_one = in_one and out.strides[0] == length * out.itemsize < WAITING_ROW_BYTES
         streamed = past_cache and length * out.itemsize >= STREAMED_ROW_BYTES
-        in_one = mask is None and past_cache and length * out.itemsize < STREAMED_ROW_BYTES
-        in_one = in_one and inner == 1 and side_by_side and out.strides[0] == length * out.itemsize
-        waiting = target = place(out, first, 0, 0)
+        waiting = nothing_waiting(place(out, first, 0, 0))
         if in_one:
-            waiting = allocated(out, (group + 1) * length + 4 * _SPARE)
-        head = end = (address_of(target, 0) & 63) // out.itemsize
-        target = moved(target, -head)
+            waiting = waiting_for(out, waiting.target, group * length)
         for begin in range(first, last, group):
             count = min(group, last - begin)
             start = begin // inner
@@ -222,8 +225,11 @@ def rows(operation, compute):
                 store(notes.shift, r, ref.shift)
                 store(notes.magic, r, ref.magic)
                 store(notes.floor, r, ref.floor)
-            next_lane = place(x, begin + group, 0, 0)
-            sum_panel(panel, count, vectors, notes, temperature, next_lane, step, totals, ties)
+            later = place(x, begin + ahead, 0, 0)
+            sum_panel(panel, count, vectors, notes, temperature, later, step, waiting, totals, ties)
+            if in_one:
+                done = min(waiting.whole, count * (vectors & ~3) * width)
+                waiting = without_lines(waiting, done if vectors > 2 else 0)
 
             for r in range(0, count, width):
                 top, scale = load(notes.top, r), scale_for(notes.scales, r, width, temperature)
@@ -245,10 +251,10 @@ def rows(operation, compute):
                 else:
                     found = Settled(number_at(notes.factor, r), number_at(notes.peak, r), number_at(notes.log_sum, r))
                     lane, scale = moved(panel, r * vectors * width), scale_for(notes.scales, r, 1, temperature)
-                    if side_by_side:
-                        to = moved(waiting, end) if in_one else place(out, o, 0, j)
-                        map_to(lane, length, to, found, scale, streamed)
-                        end += length
+                    if in_one:
+                        map_to(lane, length, moved(waiting.values, waiting.end + r * length), found, scale, False)
+                    elif side_by_side:
+                        map_to(lane, length, place(out, o, 0, j), found, scale, streamed)
                     else:
                         for i in range(0, length, width):
                             store(lane, i, value(load(lane, i), found, scale))
@@ -260,14 +266,12 @@ def rows(operation, compute):
                 if j == inner:
                     o, j = o + 1, 0
             if in_one:
-                head, end, target = flush(waiting, head, end, target)
+                waiting = with_more(waiting, count * length)
         if in_one:
-            copy(moved(waiting, head), end - head, moved(target, head))
+            write_out(waiting)
         if past_cache:
             fence()
         if needed > PANEL_ON_STACK:
             release(panel)
-        if in_one:
-            release(waiting)
 
     return compiled(sweep, f"{operation.name}_rows", body=True)

@@ -12,11 +12,11 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Scale
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
-from softmax_numba.cpu.memory import address_of, fence, moved, number_at, put, store
+from softmax_numba.cpu.memory import fence, moved, number_at, put, store
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
-from softmax_numba.cpu.stretch import copy, flush
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
+from softmax_numba.cpu.waiting import nothing_waiting, waiting_for, with_more, without_lines, write_out
 from softmax_numba.cpu.wide import fourfold, load_wide, numbers_for
 
 # How much of the first cache the values of a tile may take, and how many vectors of lanes it has at most.
@@ -87,13 +87,12 @@ def short_rows(operation, compute):
         slots, results = allocated(0.0, 16 * width), allocated(0.0, most)
         numbers, sums = np.empty((NUMBERS, most), compute), np.empty((SUMS, most))
         noted, summed = start_of(numbers), start_of(sums)
-        stride = out.strides[2]
+        quads, stride = (length + 3) // 4 * 4 * width, out.strides[2]
         # Results that nobody will read soon are put together in the cache and streamed as the stretch that they are.
         in_one = past_cache and not one_number and stride == length * out.itemsize
-        target = place(out, 0, 0, first * per_tile)
-        head = end = (address_of(target, 0) & 63) // out.itemsize
-        target = moved(target, -head)
-        waiting = allocated(out, (per_tile * length + 4 * 64) if in_one else 1)
+        waiting = nothing_waiting(place(out, 0, 0, first * per_tile))
+        if in_one:
+            waiting = waiting_for(out, waiting.target, per_tile * length)
         for t in range(first, last):
             j = t * per_tile
             lanes = min(per_tile, inner - j)
@@ -112,7 +111,9 @@ def short_rows(operation, compute):
                             put(p, i * width + r, number_at(given, 0) if i < length else -np.inf)
                 p = moved(p, pitch)
             ahead = place(x, 0, 0, j + per_tile)
-            note_block(tile, length, temperature, noted, summed, most, ahead, width * x.strides[2])
+            note_block(tile, length, temperature, noted, summed, most, ahead, width * x.strides[2], waiting)
+            if in_one:
+                waiting = without_lines(waiting, min(waiting.whole, (lanes + width - 1) // width * quads))
             settle_block(tile, temperature, noted, summed, most, results)
             p = values
             for k in range(0, lanes, width):
@@ -121,26 +122,23 @@ def short_rows(operation, compute):
                         put(place(out, 0, 0, j + r), 0, number_at(results, r))
                 else:
                     map_vector(p, k, length, noted, tile, temperature)
-                    to = moved(waiting, end) if in_one else place(out, 0, 0, j + k)
+                    to = moved(waiting.values, waiting.end + k * length) if in_one else place(out, 0, 0, j + k)
                     if k + width <= lanes:
                         write_rows(to, stride, length, p)
                     else:
                         for r in range(lanes - k):
                             for i in range(length):
                                 put(moved(to, r * (stride // out.itemsize) + i), 0, number_at(p, i * width + r))
-                    end += length * width
                 p = moved(p, pitch)
             if in_one:
-                end -= ((lanes + width - 1) // width * width - lanes) * length
-                head, end, target = flush(waiting, head, end, target)
+                waiting = with_more(waiting, lanes * length)
         if in_one:
-            copy(moved(waiting, head), end - head, moved(target, head))
+            write_out(waiting)
         if past_cache:
             fence()
         release(values)
         release(slots)
         release(results)
-        release(waiting)
         hold(numbers)
         hold(sums)
 
