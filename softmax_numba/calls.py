@@ -333,6 +333,7 @@ def _run(
         side_by_side=x.strides[1] == x.itemsize,
         one_number=operation.one_number,
         turnable=mask is None and (operation.one_number or result.strides[1] == result.itemsize),
+        columnar=mask is None and x.strides[2] == x.itemsize and result.strides[2] == result.itemsize,
         threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
     )
     sweeps.run(operation, chosen, storage, x, mask, heat, result)

@@ -8,7 +8,7 @@ import pytest
 from llvmlite import binding
 from numba import types
 
-from softmax_numba.cpu import blocks, columns, rows, short
+from softmax_numba.cpu import blocks, columns, deep, rows, shallow, short
 from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
 
 
@@ -54,6 +54,8 @@ def loops(text):
         pytest.param(blocks.blocks, SOFTMAX, 4, id="blocks"),
         pytest.param(short.short_rows, SOFTMAX, 4, id="short rows"),
         pytest.param(columns.columns, LOGSUMEXP, 1, id="columns"),
+        pytest.param(deep.deep_columns, SOFTMAX, 4, id="deep columns"),
+        pytest.param(shallow.shallow_columns, SOFTMAX, 4, id="shallow columns"),
     ],
 )
 def test_hot_loops_are_vectors_without_calls(build, operation, vectors, storage):

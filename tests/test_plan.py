@@ -1,5 +1,6 @@
 """Plans: which sweep a shape gets, that every sweep is taken, and that none of them changes a bit."""
 
+import ml_dtypes
 import numba
 import numpy as np
 import pytest
@@ -12,13 +13,25 @@ from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.blocks import KEEP_BYTES
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, plan
+from softmax_numba.dtypes import for_kernel
 
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
-def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, turnable=True, count=8, side_by_side=None):
+def planned(
+    outer,
+    length,
+    inner=1,
+    dtype=np.float32,
+    *,
+    one_number=False,
+    turnable=True,
+    columnar=True,
+    count=8,
+    side_by_side=None,
+):
     if side_by_side is None:
         side_by_side = inner == 1
     return plan(
@@ -29,6 +42,7 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, turna
         side_by_side=side_by_side,
         one_number=one_number,
         turnable=turnable,
+        columnar=columnar,
         threads=count,
     )
 
@@ -52,6 +66,9 @@ def planned(outer, length, inner=1, dtype=np.float32, *, one_number=False, turna
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
         pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),
+        pytest.param((1, 4096, 1000), np.float32, "deep", True, True, id="deep columns"),
+        pytest.param((64, 1000, 128), np.float16, "deep", True, True, id="deep columns in batches"),
+        pytest.param((32, 3, 250_000), np.float64, "shallow", True, True, id="three channels of images"),
         pytest.param((4096, 1000, 4), np.float32, "rows", True, True, id="few neighbours"),
         pytest.param((1, 2**24), np.float32, "long", True, True, id="one lane of 2**24"),
         pytest.param((1, 2**18), np.float32, "long", True, False, id="one lane within the cache"),
@@ -73,14 +90,17 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     side_by_side=st.booleans(),
     one_number=st.booleans(),
     turnable=st.booleans(),
+    columnar=st.booleans(),
     count=st.integers(1, 256),
 )
 @settings(max_examples=300)
-def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, turnable, count):
-    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number, "turnable": turnable}
+def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar, count):
+    how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number}
+    how |= {"turnable": turnable, "columnar": columnar}
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
-    units = {"columns": outer * -(-inner // 8), "long": -(-length // BLOCK)}.get(found.sweep, lanes)
+    across = outer * -(-inner // (8 if itemsize == 8 else 16))
+    units = {"columns": across, "deep": across, "shallow": across, "long": -(-length // BLOCK)}.get(found.sweep, lanes)
     assert 1 <= found.shares <= units
     if count == 1 or lanes * length < PARALLEL_FROM:
         assert found.shares == 1
@@ -90,8 +110,12 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
         assert length <= 32 and side_by_side and inner == 1 and turnable
-    if found.sweep == "columns":
+    if found.sweep in ("columns", "deep", "shallow"):
         assert inner > 1 and not side_by_side
+        # A share that is narrower than a page of memory is one of as many as there are threads.
+        assert found.shares <= count or across // found.shares * 64 >= 4096
+    if found.sweep in ("deep", "shallow"):
+        assert columnar and (length <= 8) == (found.sweep == "shallow")
     if one_number or lanes * length * itemsize < 2**20:
         assert not found.past_cache
     serial = plan(outer, length, inner, threads=1, **how)
@@ -128,6 +152,8 @@ def plans(monkeypatch):
     return found
 
 
+SWEEPS = {"rows", "short", "columns", "deep", "shallow", "blocks", "long"}
+
 CALLS = {
     "short, serial": ((300, 7), 1, ("short", False, False)),
     "short, shared": ((30_000, 9), 1, ("short", True, False)),
@@ -137,8 +163,14 @@ CALLS = {
     "rows, shared, past the cache": ((2100, 2000), 1, ("rows", True, True)),
     "columns, serial": ((40, 50), 0, ("columns", False, False)),
     "columns, shared": ((100, 700), 0, ("columns", True, False)),
-    "columns, shared, past the cache": ((1100, 1100), 0, ("columns", True, True)),
+    "columns, shared, past the cache": ((110, 11_000), 0, ("columns", True, True)),
     "columns of three dimensions": ((4, 50, 400), 1, ("columns", True, False)),
+    "deep, serial": ((300, 40), 0, ("deep", False, False)),
+    "deep, shared": ((1000, 700), 0, ("deep", True, False)),
+    "deep, shared, past the cache": ((2, 1100, 1100), 1, ("deep", True, True)),
+    "shallow, serial": ((5, 2, 40), 1, ("shallow", False, False)),
+    "shallow, shared": ((8, 9000), 0, ("shallow", True, False)),
+    "shallow, shared, past the cache": ((2, 3, 400, 500), 1, ("shallow", True, True)),
     "few columns": ((20_000, 5), 0, ("blocks", True, False)),
     "few short columns": ((2000, 5, 9, 1), (1, 2), ("rows", True, False)),
     "blocks, serial": ((3, 5000), 1, ("blocks", False, False)),
@@ -155,9 +187,7 @@ CALLS = {
 def test_every_plan_is_taken(name, plans):
     taken = set()
     for what, (shape, axis, expected) in CALLS.items():
-        # Reversed, so that no shorter way than a plan is open.
-        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)[..., ::-1]
-        x = x if axis == 0 and len(shape) > 1 else np.ascontiguousarray(x)
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         # Foreign bytes, so that no shorter way than a plan is open.
         given = x.astype(x.dtype.newbyteorder()) if what.endswith("serial") else x
         getattr(softmax_numba, name)(given, axis)
@@ -170,10 +200,10 @@ def test_every_plan_is_taken(name, plans):
         taken.add(expected)
     kinds = {("rows", False, False), ("rows", True, False), ("columns", False, False), ("columns", True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
-    kinds |= {("short", False, False), ("short", True, False)}
+    kinds |= {(sweep, shared, False) for sweep in ("short", "deep", "shallow") for shared in (False, True)}
     assert kinds <= taken
     if name != "logsumexp":
-        assert {(sweep, True, True) for sweep in ("rows", "short", "columns", "blocks", "long")} <= taken
+        assert {(sweep, True, True) for sweep in SWEEPS} <= taken
 
 
 @every_operation
@@ -182,7 +212,7 @@ def test_one_thread_takes_serial_plans_only(name, plans, monkeypatch):
     for shape, axis, _ in CALLS.values():
         getattr(softmax_numba, name)(np.zeros(shape, np.float32), axis)
     assert {found.shares for _, found in plans} == {1}
-    assert {found.sweep for _, found in plans} == {"rows", "short", "blocks", "columns"}
+    assert {found.sweep for _, found in plans} == SWEEPS - {"long"}
 
 
 # --- and that it makes no difference ------------------------------------------------
@@ -202,6 +232,14 @@ PLANS = (
     Plan("columns", 3, False),
     Plan("columns", 1, True),
     Plan("columns", 2, True),
+    Plan("deep", 1, False),
+    Plan("deep", 3, False),
+    Plan("deep", 1, True),
+    Plan("deep", 2, True),
+    Plan("shallow", 1, False),
+    Plan("shallow", 2, False),
+    Plan("shallow", 1, True),
+    Plan("shallow", 3, True),
     Plan("long", 2, False),
     Plan("long", 7, True),
 )
@@ -209,16 +247,18 @@ PLANS = (
 
 def for_lanes(length, masked=False):
     """The plans for lanes of that length."""
+    longest = {"rows": BLOCK, "short": BLOCK, "shallow": 8}
+    without_mask = ("short", "deep", "shallow")
     return [
         plan
         for plan in PLANS
-        if not (plan.sweep in ("rows", "short") and length > BLOCK) and not (plan.sweep == "short" and masked)
+        if length <= longest.get(plan.sweep, length) and not (masked and plan.sweep in without_mask)
     ]
 
 
 def carried_out(name, plan, lanes, where=None, temperature=None, shift=1):
     """The results for `lanes` (a 2-D array, a lane a row) by `plan`, in the layout that the plan is for."""
-    operation, across = OPERATIONS[name], plan.sweep == "columns"
+    operation, across = OPERATIONS[name], plan.sweep in ("columns", "deep", "shallow")
     count = len(lanes)
 
     def laid_out(array):
@@ -233,7 +273,8 @@ def carried_out(name, plan, lanes, where=None, temperature=None, shift=1):
     # Off any cache line, which streaming stores have to see to; with a guard on either side.
     room = np.full(int(np.prod(shape)) + 2 * shift, 7, lanes.dtype)
     out = room[shift:-shift].reshape(shape)
-    sweeps.run(operation, plan, lanes.dtype.name, x, mask, heat, out)
+    name = lanes.dtype.name
+    sweeps.run(operation, plan, name, for_kernel(x, name), mask, heat, for_kernel(out, name))
     assert (room[:shift] == 7).all() and (room[-shift:] == 7).all()
     return (out[0].T if across else out[:, :, 0]).copy()
 
@@ -287,6 +328,57 @@ def test_every_plan_gives_the_same_bits_with_mask_and_temperature(name, length, 
     expected = carried_out(name, first, x, where, temperature)
     for other in others:
         assert same_bits(carried_out(name, other, x, where, temperature), expected), other
+
+
+def across_the_middle(lanes, outer, spare):
+    """The lanes of a 2-D array as an (outer, length, inner) array, with so much room between its lines."""
+    count, length = lanes.shape
+    whole = np.full((outer, length, count // outer + spare), 7, lanes.dtype)
+    given = whole[:, :, : count // outer]
+    given[...] = lanes.reshape(outer, -1, length).transpose(0, 2, 1)
+    return given
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, "bfloat16"], ids=str)
+@given(
+    length=st.integers(2, 8) | st.integers(9, 150) | st.sampled_from([255, 1000, 4096, 4097, 9000]),
+    inner=st.integers(1, 150) | st.sampled_from([256, 1023, 1024, 1025, 1100]),
+    outer=st.integers(1, 3),
+    spare=st.sampled_from([0, 0, 1, 16, 32]),
+    shares=st.integers(1, 5),
+    shift=st.sampled_from([0, 1, 4, 15, 16]),
+    past_cache=st.booleans(),
+    tempered=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+@example(length=3, inner=65, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=8, inner=16 * 9 + 2, outer=1, spare=14, shares=9, shift=4, past_cache=True, tempered=True)
+@example(length=300, inner=128, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=21, inner=1100, outer=2, spare=4, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=4100, inner=70, outer=2, spare=0, shares=2, shift=4, past_cache=True, tempered=True)
+def test_columns_in_any_place(name, dtype, length, inner, outer, spare, shares, shift, past_cache, tempered):
+    """Slabs of columns, with and without room between their lines, from any place of a cache line on."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    operation, count = OPERATIONS[name], outer * inner
+    lanes = lanes_of(count, length, np.float32, length).astype(dtype)
+    heat = np.random.default_rng(inner).uniform(0.3, 3, count) if tempered else None
+    expected = carried_out(name, Plan("rows" if length <= BLOCK else "blocks", 1, False), lanes, temperature=heat)
+    x = across_the_middle(lanes, outer, spare)
+    lines = 1 if operation.one_number else length
+    room = np.full(outer * lines * (inner + spare) + 2 * shift + 64, 7, dtype)
+    start = (-room.ctypes.data % 64) // room.itemsize + shift
+    out = room[start : start + outer * lines * (inner + spare)].reshape(outer, lines, inner + spare)
+    heats = None if heat is None else heat.reshape(outer, inner)
+    for sweep in ("columns", "deep", "shallow")[: 3 if length <= 8 else 2]:
+        room[...] = 7
+        plan = Plan(sweep, min(shares, outer * -(-inner // (8 if dtype.itemsize == 8 else 16))), past_cache)
+        given, result = for_kernel(x, dtype.name), for_kernel(out[:, :, :inner], dtype.name)
+        sweeps.run(operation, plan, dtype.name, given, None, heats, result)
+        found = out[:, :, :inner].transpose(0, 2, 1).reshape(count, lines)
+        assert same_bits(found, expected.reshape(count, lines)), plan
+        out[:, :, :inner] = 7
+        assert (room == 7).all(), plan  # nothing else was written
 
 
 @every_operation

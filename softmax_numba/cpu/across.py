@@ -8,12 +8,11 @@ import numpy as np
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference
 from softmax_numba.cpu.jit import inlined
 from softmax_numba.cpu.lane import FIRST, HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
-from softmax_numba.cpu.memory import address_of, filled, load, moved, prefetch, put, store, width_of
+from softmax_numba.cpu.memory import filled, load, moved, put, store, width_of
 from softmax_numba.cpu.scales import scale_for
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
 from softmax_numba.cpu.tiles import left_by
-from softmax_numba.cpu.waiting import stream_quad
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_wide, sum_of_quarters
 
 
@@ -48,7 +47,7 @@ def _add_up(terms, count, slots, first):
         store_total(slots, s, total)
 
 
-def _reduction(operation, width):
+def _reduction(operation, width, work):
     """Compiles the reduction of one vector of lanes, ``count`` values each."""
     term, keeps = operation.term, operation.maps_exponentials
     half, quarter = width // 2, max(4, width // 4)
@@ -69,10 +68,10 @@ def _reduction(operation, width):
         return total_of_slots(terms, 4, width)
 
     @inlined
-    def exponentials(p, terms, count, ref, scale, top, waiting, begun):
+    def exponentials(p, terms, count, ref, scale, top, temperature, meanwhile, begun):
         """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties.
 
-        Meanwhile as much of what is ``waiting`` is streamed, from ``begun`` on.
+        Every quad of values takes a part of the work for memory along, the first of them part ``begun``.
         """
         width = width_of(p)
         ties = filled_wide(p, 0.0, 4)
@@ -80,13 +79,13 @@ def _reduction(operation, width):
             x = load_wide(p, i * width, 4)
             e, ties = term(exp_relative(x, ref, scale), x, top, ties)
             store(terms, i * width, e)
-            stream_quad(waiting, begun + i * width)
+            work(meanwhile, begun + i // 4, temperature)
         for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
             store(terms, i * width, filled_wide(p, 0.0, 4))
         return sum_of_quarters(ties)
 
     @inlined
-    def reduce_vector(p, count, top, scale, tile, waiting, begun):
+    def reduce_vector(p, count, top, scale, tile, temperature, meanwhile, begun):
         """The lanes' ties and their running sums."""
         slots = tile.slots
         narrow = reference(safe_top(top), scale)
@@ -102,12 +101,13 @@ def _reduction(operation, width):
         chunk = 4 * width
         if count <= chunk:
             terms = p if keeps else tile.terms
-            ties = exponentials(p, terms, count, ref, wide, fourfold(top), waiting, begun)
+            ties = exponentials(p, terms, count, ref, wide, fourfold(top), temperature, meanwhile, begun)
             return ties, total_of_few(terms, count)
         for start in range(0, count, chunk):
             at, some = moved(p, start * width), min(chunk, count - start)
             terms = at if keeps else tile.terms
-            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top), waiting, begun + start * width)
+            part = begun + start // 4
+            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top), temperature, meanwhile, part)
             _add_up(terms, some, slots, start == 0)
         used, step = min(count, width), width // 2
         while step > 0:
@@ -119,35 +119,38 @@ def _reduction(operation, width):
     return reduce_vector
 
 
-def across(operation, width):
-    """Compiles what is done to a block of a tile's lanes, ``width`` to a vector: noting their sums, settling them."""
-    reduce_vector, settle = _reduction(operation, width), operation.settle_vector
+def across(operation, width, work):
+    """Compiles the reduction of a block of a tile's lanes, ``width`` to a vector.
+
+    ``work(meanwhile, part, temperature)`` is done for every quad of values, counted by ``part``: a core that computes
+    has time to read and to write.
+    """
+    reduce_vector = _reduction(operation, width, work)
 
     @inlined
-    def note_block(tile, count, temperature, noted, summed, row, ahead, step, waiting):
-        """Notes maximum and sums of the block's lanes, in rows of so many numbers.
-
-        Meanwhile so many bytes for each vector of lanes, ``step``, are asked for at ``ahead``, and for
-        each of their quads one of those ``waiting`` is streamed.
-        """
-        p, itemsize = tile.values, address_of(ahead, 1) - address_of(ahead, 0)
-        quads = (count + 3) // 4 * 4
+    def note_block(tile, count, temperature, noted, summed, row, meanwhile):
+        """Notes maximum and sums of the block's lanes, in rows of so many numbers."""
+        p, quads = tile.values, (count + 3) // 4
         for k in range(0, tile.lanes, width):
             top, scale = largest(p, count), scale_for(tile.scales, k, width, temperature)
-            ties, total = reduce_vector(p, count, top, scale, tile, waiting, k * quads)
+            ties, total = reduce_vector(p, count, top, scale, tile, temperature, meanwhile, k // width * quads)
             store(noted, TOP * row + k, top)
             store(noted, TIES * row + k, ties)
             store_sums(summed, HIGH * row + k, row, top, total)
             p = moved(p, tile.pitch)
-            for b in range(0, step, 64):
-                prefetch(ahead, b // itemsize)
-            ahead = moved(ahead, step // itemsize)
+
+    return note_block
+
+
+def settling(operation, width):
+    """Compiles the step from sums to what the map needs."""
+    settle = operation.settle_vector
 
     @inlined
-    def settle_block(tile, temperature, noted, summed, row, results):
+    def settle_block(lanes, scales, temperature, noted, summed, row, results):
         """Settles lanes of a single block, a vector of them at once."""
-        for k in range(0, tile.lanes, width):
-            top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
+        for k in range(0, lanes, width):
+            top, scale = load(noted, TOP * row + k), scale_for(scales, k, width, temperature)
             total = load_sums(summed, HIGH * row + k, row, top)
             factor, peak, log_sum, result = settle(top, load(noted, TIES * row + k), total, scale)
             store(noted, SECOND * row + k, factor)
@@ -156,14 +159,17 @@ def across(operation, width):
             store(results, k, result[0])
             store(results, k + width - 8, result[1])
 
-    return note_block, settle_block
+    return settle_block
 
 
 @inlined
-def leave_out(mask, tile, numbers, step, results):
+def leave_out(mask, tile, noted, row, step, results):
     """Settles lanes of which the mask leaves nothing."""
     for k in range(tile.lanes):
         if left_by(mask, tile.o, tile.j + k) == 0:
             put(results, k, -np.inf)
-            for b in range(k, numbers.shape[1], step):
-                numbers[FIRST, b] = numbers[SECOND, b] = numbers[PEAK, b] = numbers[LOG, b] = 0.0
+            for b in range(k, row, step):
+                put(noted, FIRST * row + b, 0.0)
+                put(noted, SECOND * row + b, 0.0)
+                put(noted, PEAK * row + b, 0.0)
+                put(noted, LOG * row + b, 0.0)

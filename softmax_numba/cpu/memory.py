@@ -100,8 +100,14 @@ def masked(builder, name, result, pointer, mask, others):
 @intrinsic
 def load_first(typing, pointer, index, count):
     """The first ``count`` values of a vector, -inf in the other places, whose memory is not touched."""
+    signature, emit = loaded_first(pointer, 1)
+    return signature.return_type(pointer, types.intp, types.intp), emit
+
+
+def loaded_first(pointer, vectors):
     storage = pointer.dtype
-    vector = vector_of(COMPUTES_IN[storage])
+    single = vector_of(COMPUTES_IN[storage])
+    vector = Vector(single.element, vectors * single.count)
 
     def emit(context, builder, sig, args):
         kind = stored(storage, vector.count)
@@ -285,6 +291,13 @@ def width_of(typing, pointer):
     """How many elements of ``pointer`` one vector holds."""
     count = vector_of(COMPUTES_IN[pointer.dtype]).count
     return types.intp(pointer), lambda context, builder, sig, args: ir.Constant(I64, count)
+
+
+@intrinsic
+def stored_size(typing, pointer):
+    """How many bytes a number takes there; known to the compiler."""
+    size = pointer.dtype.bitwidth // 8
+    return types.intp(pointer), lambda context, builder, sig, args: ir.Constant(I64, size)
 
 
 @intrinsic

@@ -7,8 +7,9 @@ import functools
 from typing import Literal, NamedTuple
 
 from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 from softmax_numba.cpu.short import short_tiles_of
-from softmax_numba.cpu.tiles import tiles_of
+from softmax_numba.cpu.tiles import vectors_across
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
 PARALLEL_FROM = 2**16
@@ -16,6 +17,11 @@ PARALLEL_FROM = 2**16
 SHARES = 8
 # Below so many neighbouring lanes, vectors across them would be mostly empty.
 FEWEST_COLUMNS = 8
+# Columns of this length are walked line by line instead of tile by tile.
+DEEP_FROM = 256
+# In vectors of neighbouring lanes: a share is as wide as a page of memory, if there is one for each thread; in narrow
+# ones every line of a lane costs a look at another page.
+WIDE_SHARE = 64
 # So many rows are turned into columns, if they are short; measured, the gain is 2.4x at 4 values and 1.2x at 24.
 FEWEST_SHORT = 64
 # From this size on streaming stores win, measured with a 32 MB last cache: 1.3x becomes 1.9x PyTorch's speed at 8 MB.
@@ -30,7 +36,7 @@ def longest_short(itemsize: int) -> int:
 class Plan(NamedTuple):
     """How a call is carried out."""
 
-    sweep: Literal["rows", "short", "blocks", "columns", "long"]
+    sweep: Literal["rows", "short", "blocks", "columns", "deep", "shallow", "long"]
     shares: int  # 1: serial
     past_cache: bool
 
@@ -45,6 +51,7 @@ def plan(
     side_by_side: bool,
     one_number: bool,
     turnable: bool,
+    columnar: bool,
     threads: int,
 ) -> Plan:
     """The plan for ``outer * inner`` lanes of ``length`` values.
@@ -61,6 +68,8 @@ def plan(
         Whether the result is one number a lane.
     turnable : bool
         Whether rows may be turned into columns: there is no mask, and each row's results are neighbours in memory.
+    columnar : bool
+        Whether neighbouring lanes are neighbours in memory, as are their results, and there is no mask.
     threads : int
         How many threads the call may use.
     """
@@ -70,10 +79,16 @@ def plan(
     past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES
     if many and lanes < 2 * threads and blocks >= 2 * threads:
         return Plan("long", min(blocks, SHARES * threads), past_cache)
-    sweep: Literal["rows", "short", "blocks", "columns"] = "rows" if length <= BLOCK else "blocks"
-    units = lanes
+    sweep: Literal["rows", "short", "blocks", "columns", "deep", "shallow"] = "rows" if length <= BLOCK else "blocks"
+    units, shares = lanes, SHARES * threads
     if not side_by_side and inner >= FEWEST_COLUMNS:
-        sweep, units = "columns", outer * tiles_of(outer, length, inner, itemsize)
+        sweep = "columns"
+        if columnar and length <= LONGEST_SHALLOW:
+            sweep = "shallow"
+        elif columnar and length >= DEEP_FROM:
+            sweep = "deep"
+        units = outer * vectors_across(inner, itemsize)
+        shares = threads * max(1, min(SHARES, units // (WIDE_SHARE * threads)))
     elif side_by_side and inner == 1 and turnable and length <= longest_short(itemsize) and lanes >= FEWEST_SHORT:
         sweep, units = "short", short_tiles_of(outer, length, itemsize)
-    return Plan(sweep, min(units, SHARES * threads) if many else 1, past_cache)
+    return Plan(sweep, min(units, shares) if many else 1, past_cache)

@@ -18,7 +18,6 @@ from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.memory import (
-    address_of,
     fence,
     filled,
     load,

@@ -4,19 +4,29 @@ As many rows as a vector has places are read at once and turned into columns in 
 they are lanes side by side, as in columns.py, and on the way out they are turned back.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
-from softmax_numba.cpu.across import across
+from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Scale
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
-from softmax_numba.cpu.memory import fence, moved, number_at, put, store
+from softmax_numba.cpu.memory import LINE_BYTES, fence, moved, number_at, prefetch, put, store, stored_size, width_of
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
-from softmax_numba.cpu.waiting import nothing_waiting, waiting_for, with_more, without_lines, write_out
+from softmax_numba.cpu.waiting import (
+    Waiting,
+    nothing_waiting,
+    stream_quad,
+    waiting_for,
+    with_more,
+    without_lines,
+    write_out,
+)
 from softmax_numba.cpu.wide import fourfold, load_wide, numbers_for
 
 # How much of the first cache the values of a tile may take, and how many vectors of lanes it has at most.
@@ -54,12 +64,28 @@ def _turned(turn, width):
     return turn_rows
 
 
+class Meanwhile(NamedTuple):
+    """What memory does while a tile is computed."""
+
+    waiting: Waiting
+    later: object  # the next tile
+    step: int  # how many numbers of it for every quad
+
+
+@inlined
+def _read_and_write(meanwhile, part, temperature):
+    later = meanwhile.later
+    stream_quad(meanwhile.waiting, part * 4 * width_of(later))
+    for k in range(part * meanwhile.step, (part + 1) * meanwhile.step, LINE_BYTES // stored_size(later)):
+        prefetch(later, k)
+
+
 def short_rows(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of an array (1, length, lanes) whose lanes are rows: their
     own values lie side by side, and so do their results. There is no mask."""
     one_number, value = operation.one_number, operation.map
     width = 64 // np.dtype(compute).itemsize
-    note_block, settle_block = across(operation, width)
+    note_block, settle_block = across(operation, width, _read_and_write), settling(operation, width)
     read_rows, write_rows = _turned(columns_from, width), _turned(columns_to, width)
     most = MOST_VECTORS * width
 
@@ -87,7 +113,7 @@ def short_rows(operation, compute):
         slots, results = allocated(0.0, 16 * width), allocated(0.0, most)
         numbers, sums = np.empty((NUMBERS, most), compute), np.empty((SUMS, most))
         noted, summed = start_of(numbers), start_of(sums)
-        quads, stride = (length + 3) // 4 * 4 * width, out.strides[2]
+        stride = out.strides[2]
         # Results that nobody will read soon are put together in the cache and streamed as the stretch that they are.
         in_one = past_cache and not one_number and stride == length * out.itemsize
         waiting = nothing_waiting(place(out, 0, 0, first * per_tile))
@@ -110,11 +136,13 @@ def short_rows(operation, compute):
                             given = place(x, 0, i, j + min(k + r, lanes - 1))
                             put(p, i * width + r, number_at(given, 0) if i < length else -np.inf)
                 p = moved(p, pitch)
-            ahead = place(x, 0, 0, j + per_tile)
-            note_block(tile, length, temperature, noted, summed, most, ahead, width * x.strides[2], waiting)
+            quads = (lanes + width - 1) // width * ((length + 3) // 4)
+            # As much is asked for as will be read next, in equal parts.
+            later, size = place(x, 0, 0, j + per_tile), lanes * x.strides[2] // x.itemsize
+            note_block(tile, length, temperature, noted, summed, most, Meanwhile(waiting, later, size // quads + 1))
             if in_one:
-                waiting = without_lines(waiting, min(waiting.whole, (lanes + width - 1) // width * quads))
-            settle_block(tile, temperature, noted, summed, most, results)
+                waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))
+            settle_block(lanes, scales, temperature, noted, summed, most, results)
             p = values
             for k in range(0, lanes, width):
                 if one_number:

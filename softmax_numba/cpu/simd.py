@@ -307,6 +307,21 @@ def narrowed(typing, low, high):
 
 
 @intrinsic
+def in_compute_dtype(typing, pointer, pair):
+    """Lanes' float64 results, a pair of vectors as settling gives it, as one vector of what ``pointer`` points to."""
+    vector = vector_of(pointer.dtype)
+
+    def emit(context, builder, sig, args):
+        parts = [builder.extract_value(args[1], i) for i in (0, 1)]
+        if pointer.dtype == types.float64:
+            return parts[0]
+        places = ir.Constant(ir.VectorType(I32, vector.count), list(range(vector.count)))
+        return builder.fptrunc(builder.shuffle_vector(*parts, places), vector.llvm)
+
+    return vector(pointer, pair), emit
+
+
+@intrinsic
 def largest_of(typing, x):
     """The largest value of a vector without NaN."""
 

@@ -1,7 +1,7 @@
 """The map over a stretch of a row: whole vectors to whole vectors, past the cache where nobody will read them soon."""
 
 from softmax_numba.cpu.jit import inlined
-from softmax_numba.cpu.memory import address_of, load, load_first, moved, store, store_first, stream, width_of
+from softmax_numba.cpu.memory import address_of, load, load_first, store, store_first, stream, width_of
 
 
 def stretch_map(operation):

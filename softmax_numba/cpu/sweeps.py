@@ -18,15 +18,17 @@ from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, start_of
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import kept, once
+from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, named
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
 from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import FEWEST_SHORT, Plan, longest_short
 from softmax_numba.cpu.rows import rows
+from softmax_numba.cpu.shallow import shallow_columns
 from softmax_numba.cpu.short import short_rows, short_tiles_of, vectors_in_short_tile
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
-from softmax_numba.cpu.tiles import tiles_of
+from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import dtype_of, storage_of
 
 
@@ -57,7 +59,15 @@ def _kept(function: Callable, name: str, signature: tuple[types.Type, ...]) -> C
     return dispatcher
 
 
-_BUILDERS = {"rows": rows, "short": short_rows, "blocks": blocks, "columns": columns, "long": long_lanes}
+_BUILDERS = {
+    "rows": rows,
+    "short": short_rows,
+    "blocks": blocks,
+    "columns": columns,
+    "deep": deep_columns,
+    "shallow": shallow_columns,
+    "long": long_lanes,
+}
 _loaded = []  # what was compiled stays in memory as long as its address may be called
 
 
@@ -151,8 +161,8 @@ def _carrier(
     outer, length, inner = shape
     itemsize = dtype_of(storage).itemsize
     units = outer * inner
-    if plan.sweep == "columns":
-        units = outer * tiles_of(outer, length, inner, itemsize)
+    if plan.sweep in ("columns", "deep", "shallow"):
+        units = outer * vectors_across(inner, itemsize)
     elif plan.sweep == "short":
         units = short_tiles_of(outer, length, itemsize)
     # In one thread a long lane is a row like any other.

@@ -11,33 +11,39 @@ import numpy as np
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.jit import inlined
 from softmax_numba.cpu.lane import BLOCK
-from softmax_numba.cpu.memory import filled, load_first, mask_first, moved, number_at, prefetch, put, store, width_of
+from softmax_numba.cpu.memory import (
+    LINE_BYTES,
+    filled,
+    load_first,
+    mask_first,
+    moved,
+    number_at,
+    prefetch,
+    put,
+    store,
+    stored_size,
+    width_of,
+)
 from softmax_numba.cpu.scales import Scales
 from softmax_numba.cpu.simd import select
 from softmax_numba.cpu.wide import load_wide, store_apart
 
-# A tile of short lanes is wide, so that memory is walked in long steps; one of long lanes still fits the second cache.
+# A tile is as wide as a page of memory, so that memory is walked in long steps, if it fits the second cache.
 TILE_BYTES, MOST_VECTORS = 2**20, 64
-# Threads share out tiles: there should be so many, unless they would become narrower than this.
-MANY_TILES, FEW_VECTORS = 64, 4
-# How far ahead of the line it reads a tile asks for memory, which is walked in steps that no prefetcher follows.
 AHEAD_BYTES = 2**14
 
 
 @inlined
-def vectors_in_tile(outer, length, inner, width):
-    """How many vectors of neighbouring lanes a tile has: the same for any number of threads, but enough for many."""
-    vectors = (inner + width - 1) // width
-    fitting = TILE_BYTES // (64 * min(length, BLOCK) + 1)
-    shared = max(FEW_VECTORS, outer * vectors // MANY_TILES)
-    return max(1, min(MOST_VECTORS, fitting, vectors, shared))
+def vectors_in_tile(length, across, width):
+    """How many of ``across`` vectors of neighbouring lanes a tile has, so that all tiles have about as many."""
+    most = max(1, min(MOST_VECTORS, TILE_BYTES // (64 * min(length, BLOCK) + 1)))
+    tiles = (across + most - 1) // most
+    return (across + tiles - 1) // tiles
 
 
-def tiles_of(outer: int, length: int, inner: int, itemsize: int) -> int:
-    """Into how many tiles ``inner`` lanes of ``length`` values are cut; for the caller of a sweep."""
-    width = 8 if itemsize == 8 else 16
-    per_tile = width * vectors_in_tile.py_func(outer, length, inner, width)
-    return -(-inner // per_tile)
+def vectors_across(inner: int, itemsize: int) -> int:
+    """How many vectors of neighbouring lanes there are, for the caller of a sweep: what its shares are counted in."""
+    return -(-inner // (8 if itemsize == 8 else 16))
 
 
 class Tile(NamedTuple):
@@ -109,19 +115,27 @@ def _read_line(x, mask, tile, i, row):
 
 
 @inlined
-def read_block(x, mask, tile, start, count):
-    """Copies a block of every lane into the tile, up to a whole number of quads."""
+def read_block(x, mask, tile, start, count, ahead):
+    """Copies a block of every lane into the tile, up to a whole number of quads.
+
+    So many lines ahead memory is asked for more, unless that is 0.
+    """
     width = width_of(tile.values)
-    size = tile.lanes * x.itemsize
-    ahead = AHEAD_BYTES // size + 1
     for i in range(count):
         _read_line(x, mask, tile, start + i, i)
-        later = place(x, tile.o, start + i + ahead, tile.j)
-        for k in range(0, size, 64):
-            prefetch(later, k // x.itemsize)
+        if ahead > 0:
+            later = place(x, tile.o, start + i + ahead, tile.j)
+            for k in range(0, tile.lanes, LINE_BYTES // stored_size(later)):
+                prefetch(later, k)
     for i in range(count, (count + 3) & ~3):
         for k in range(0, tile.lanes, width):
             store(tile.values, k // width * tile.pitch + i * width, filled(tile.values, -np.inf))
+
+
+@inlined
+def lines_ahead(lanes, itemsize):
+    """How many lines of so many lanes memory should be asked for in advance: no prefetcher follows such steps."""
+    return AHEAD_BYTES // (lanes * itemsize) + 1
 
 
 @inlined

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.memory import loaded, place_of, spread_of
+from softmax_numba.cpu.memory import loaded, loaded_first, place_of, spread_of
 from softmax_numba.cpu.simd import I32, I64, Vector, joined, larger_of, split, vector_of
 
 
@@ -17,6 +17,13 @@ def load_wide(typing, pointer, index, vectors):
     """As many full vectors (a literal number) as one wide vector."""
     signature, emit = loaded(pointer, vectors.literal_value)
     return signature.return_type(pointer, types.intp, vectors), emit
+
+
+@intrinsic(prefer_literal=True)
+def load_first_wide(typing, pointer, index, count, vectors):
+    """The first ``count`` values of so many vectors (a literal), -inf in the other places."""
+    signature, emit = loaded_first(pointer, vectors.literal_value)
+    return signature.return_type(pointer, types.intp, types.intp, vectors), emit
 
 
 @intrinsic(prefer_literal=True)
@@ -94,6 +101,13 @@ def fourfold(typing, x):
         return x(x), lambda context, builder, sig, args: args[0]
     wide = Vector(x.element, 4 * x.count)
     return wide(x), lambda context, builder, sig, args: joined(builder, [args[0]] * 4)
+
+
+@intrinsic
+def joined_four(typing, a, b, c, d):
+    """Four vectors as one wide vector."""
+    wide = Vector(a.element, 4 * a.count)
+    return wide(a, a, a, a), lambda context, builder, sig, args: joined(builder, args)
 
 
 def quarters_of(builder, wide):

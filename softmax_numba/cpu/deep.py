@@ -1,0 +1,365 @@
+"""The sweep along deep columns: lanes that lie side by side and are so long that a tile of them would leave the cache.
+
+Nothing is copied: the lines of memory are walked three times in their order, once for the lanes' maxima, once for
+their sums and once for the results, whose exponentials are computed again. The second and third time they come from a
+cache where they fit one, and a line is wide enough to be prefetched where they do not. The sums follow the order of
+lane.py slot by slot: four lines that are a vector's places apart make up one quad of each slot.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_numba.cpu.access import temperature_of
+from softmax_numba.cpu.across import settling
+from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
+from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
+from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.lane import (
+    BLOCK,
+    FIRST,
+    HIGH,
+    LOG,
+    NUMBERS,
+    PEAK,
+    SECOND,
+    SUMS,
+    TIES,
+    TOP,
+    Settled,
+    safe_top,
+)
+from softmax_numba.cpu.memory import (
+    LINE_BYTES,
+    address_of,
+    fence,
+    filled,
+    load,
+    load_first,
+    moved,
+    number_at,
+    prefetch,
+    put,
+    store,
+    store_first,
+    stored_size,
+    stream,
+    width_of,
+)
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.simd import larger
+from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
+from softmax_numba.cpu.wide import (
+    filled_wide,
+    fourfold,
+    joined_four,
+    largest_of_quarters,
+    load_first_wide,
+    load_wide,
+    numbers_for,
+    sum_of_quarters,
+)
+
+# A tile is at most as wide as a page of memory: in the first cache are the lanes' notes, in the second their sums.
+MOST_VECTORS = 64
+# How far ahead memory is asked for lines, and up to which size for a whole tile.
+AHEAD_BYTES, CACHED_BYTES = 2**15, 2**19
+
+
+class Lines(NamedTuple):
+    """Where the lines of a tile stand: pointers, and how many numbers there are from one to the next."""
+
+    x: object
+    step: int
+    nothing: object  # a line of -inf, for those that a block lacks
+    lanes: int
+
+
+@inlined
+def _ask_for(p, i):
+    """Prefetches what four vectors take."""
+    for k in range(0, 4 * width_of(p), LINE_BYTES // stored_size(p)):
+        prefetch(p, i + k)
+
+
+class References(NamedTuple):
+    """Pointers to the fields of :class:`Reference`, a number a lane."""
+
+    shift: object
+    magic: object
+    floor: object
+
+
+class Notes(NamedTuple):
+    """What is noted of the lanes of a block: pointers to a number a lane."""
+
+    refs: References
+    scales: Scales
+    noted: object  # in rows of so many numbers
+    row: int
+
+
+@inlined
+def _line(lines, i, count):
+    return moved(lines.x, i * lines.step) if i < count else lines.nothing
+
+
+@inlined
+def _four(p, q, r, s, k, left):
+    """One vector of each of four lines, -inf in lanes that there are not."""
+    return joined_four(load_first(p, k, left), load_first(q, k, left), load_first(r, k, left), load_first(s, k, left))
+
+
+@inlined
+def _four_full(p, q, r, s, k):
+    return joined_four(load(p, k), load(q, k), load(r, k), load(s, k))
+
+
+def _sums(operation, width):
+    """Compiles the two reductions of a block."""
+    term, counts_ties = operation.term, not operation.maps_exponentials
+
+    @inlined
+    def largest(lines, count, tops):
+        """The lanes' largest values."""
+        ahead = (AHEAD_BYTES // (lines.lanes * stored_size(lines.x)) + 4) * lines.step
+        for k in range(0, lines.lanes, width):
+            store(tops, k, filled(tops, -np.inf))
+        whole = lines.lanes // width * width
+        for i in range(0, count, 4):
+            p, q, r, s = (
+                _line(lines, i, count),
+                _line(lines, i + 1, count),
+                _line(lines, i + 2, count),
+                _line(lines, i + 3, count),
+            )
+            for k in range(0, whole, width):
+                x = _four_full(p, q, r, s, k)
+                store(tops, k, larger(load(tops, k), largest_of_quarters(x)))
+                prefetch(p, k + ahead)
+                prefetch(q, k + ahead)
+                prefetch(r, k + ahead)
+                prefetch(s, k + ahead)
+            if whole < lines.lanes:
+                x = _four(p, q, r, s, whole, lines.lanes - whole)
+                store(tops, whole, larger(load(tops, whole), largest_of_quarters(x)))
+
+    @inlined
+    def add_quad(x, k, tops, refs, scales, temperature, ties, slot):
+        ref = Reference(
+            fourfold(load(refs.shift, k)), 0.0, fourfold(load(refs.magic, k)), fourfold(load(refs.floor, k))
+        )
+        one = scale_for(scales, k, width, temperature)
+        scale = Scale(
+            fourfold(one.per_octave), fourfold(one.octave_high), fourfold(one.octave_low), fourfold(one.inverse), 1.0
+        )
+        e, tied = term(exp_relative(x, ref, scale), x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
+        at = k // width
+        store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
+        if counts_ties:
+            store(ties, k, load(ties, k) + sum_of_quarters(tied))
+
+    @inlined
+    def add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors):
+        """The lanes' sums, a slot after the other with ``vectors`` of lanes each, and how many values are largest."""
+        zero = filled(tops, 0.0)
+        for k in range(0, lines.lanes, width):
+            store(ties, k, zero)
+        for at in range(width * vectors):
+            store_total(slots, at, as_total(zero))
+        whole = lines.lanes // width * width
+        for start in range(0, count, 4 * width):
+            for s in range(min(width, count - start)):
+                i = start + s
+                a, b, c, d = (
+                    _line(lines, i, count),
+                    _line(lines, i + width, count),
+                    _line(lines, i + 2 * width, count),
+                    _line(lines, i + 3 * width, count),
+                )
+                slot = moved(slots, s * vectors * 16)
+                for k in range(0, whole, width):
+                    add_quad(_four_full(a, b, c, d, k), k, tops, refs, scales, temperature, ties, slot)
+                    prefetch(a, k + lines.step)
+                    prefetch(b, k + lines.step)
+                    prefetch(c, k + lines.step)
+                    prefetch(d, k + lines.step)
+                if whole < lines.lanes:
+                    x = _four(a, b, c, d, whole, lines.lanes - whole)
+                    add_quad(x, whole, tops, refs, scales, temperature, ties, slot)
+        used, step = min(count, width), width // 2
+        while step > 0:
+            for s in range(min(step, used - step)):
+                for at in range(s * vectors, (s + 1) * vectors):
+                    total = plus(zero, load_total(slots, at), load_total(slots, at + step * vectors))
+                    store_total(slots, at, total)
+            used, step = min(used, step), step // 2
+
+    return largest, add_up
+
+
+def _map(operation, width):
+    """Compiles the map of a block."""
+    value, maps_exponentials, wide = operation.map, operation.maps_exponentials, 4 * width
+
+    @inlined
+    def results(x, k, lanes, notes, temperature, rescaled):
+        """The results of so many lanes (a literal) from lane ``k`` on."""
+        noted, row, refs = notes.noted, notes.row, notes.refs
+        scale = scale_for(notes.scales, k, lanes, temperature)
+        if maps_exponentials:
+            ref = Reference(
+                numbers_for(refs.shift, k, lanes),
+                0.0,
+                numbers_for(refs.magic, k, lanes),
+                numbers_for(refs.floor, k, lanes),
+            )
+            x = exp_relative(x, ref, scale)
+            if rescaled:
+                x = x * numbers_for(noted, FIRST * row + k, lanes)
+        found = Settled(
+            numbers_for(noted, SECOND * row + k, lanes),
+            numbers_for(noted, PEAK * row + k, lanes),
+            numbers_for(noted, LOG * row + k, lanes),
+        )
+        return value(x, found, scale)
+
+    @inlined
+    def map_stretch(p, count, lanes, target, notes, temperature, rescaled, past_cache, ahead):
+        """The results of ``count`` values that lie side by side, the lanes' first, their second, and so on."""
+        k = i = 0
+        if past_cache:
+            size = stored_size(target)
+            i = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+            if i > 0:
+                given = results(load_first(p, 0, i), 0, width, notes, temperature, rescaled)
+                store_first(target, 0, i, given)
+            k = i % lanes
+        while i + wide <= count:
+            given = results(load_wide(p, i, 4), k, wide, notes, temperature, rescaled)
+            if past_cache:
+                stream(target, i, given)
+            else:
+                store(target, i, given)
+            _ask_for(p, i + ahead)
+            i, k = i + wide, k + wide
+            while k >= lanes:
+                k -= lanes
+        if i < count:
+            given = results(load_first_wide(p, i, count - i, 4), k, wide, notes, temperature, rescaled)
+            store_first(target, i, count - i, given)
+
+    return map_stretch
+
+
+def deep_columns(operation, compute):
+    """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
+    whose lanes lie side by side, as do their results. There is no mask."""
+    settle, one_number = operation.settle, operation.one_number
+    width = 64 // np.dtype(compute).itemsize
+    settle_block, map_stretch = settling(operation, width), _map(operation, width)
+    largest, add_up = _sums(operation, width)
+
+    @inlined
+    def refer(notes, lanes, temperature):
+        """Notes what the exponentials of a block are relative to."""
+        for k in range(0, lanes, width):
+            top = load(notes.noted, TOP * notes.row + k)
+            ref = reference(safe_top(top), scale_for(notes.scales, k, width, temperature))
+            store(notes.refs.shift, k, ref.shift)
+            store(notes.refs.magic, k, ref.magic)
+            store(notes.refs.floor, k, ref.floor)
+
+    @inlined
+    def carry_on(notes, k, lane):
+        """Notes of place ``k``, beyond the lanes, what is noted of a lane."""
+        put(notes.refs.shift, k, number_at(notes.refs.shift, lane))
+        put(notes.refs.magic, k, number_at(notes.refs.magic, lane))
+        put(notes.refs.floor, k, number_at(notes.refs.floor, lane))
+        for of in (FIRST, SECOND, PEAK, LOG):
+            put(notes.noted, of * notes.row + k, number_at(notes.noted, of * notes.row + lane))
+        put(notes.scales.per_octave, k, number_at(notes.scales.per_octave, lane))
+        put(notes.scales.octave_high, k, number_at(notes.scales.octave_high, lane))
+        put(notes.scales.octave_low, k, number_at(notes.scales.octave_low, lane))
+        put(notes.scales.inverse, k, number_at(notes.scales.inverse, lane))
+
+    def sweep(x, mask, temperature, out, first, last, past_cache):
+        length, inner = x.shape[1], x.shape[2]
+        blocks = (length + BLOCK - 1) // BLOCK
+        across = (inner + width - 1) // width
+        vectors = min(MOST_VECTORS, across, last - first)
+        per_tile = vectors * width
+        # Vectors that begin at the start of a line of the result reach one beyond the tile's last.
+        room = per_tile + 8 * width
+        row = blocks * room
+        numbers, sums = np.empty((NUMBERS, row), compute), np.empty((SUMS, row))
+        noted, summed = start_of(numbers), start_of(sums)
+        lanes_buffer = allocated(compute(0), 8 * room)
+        ties = moved(lanes_buffer, 3 * room)
+        refs = References(lanes_buffer, moved(lanes_buffer, room), moved(lanes_buffer, 2 * room))
+        at = moved(lanes_buffer, 4 * room)
+        scales = Scales(at, moved(at, room), moved(at, 2 * room), moved(at, 3 * room))
+        slots, results, nothing = allocated(0.0, 16 * width * vectors), allocated(0.0, room), allocated(x, per_tile)
+        for k in range(per_tile):
+            put(nothing, k, -np.inf)
+        step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
+        begin = first
+        while begin < last:
+            o = begin // across
+            j = (begin - o * across) * width
+            lanes = min(inner - j, per_tile, (last - begin) * width)
+            begin += (lanes + width - 1) // width
+            if temperature is not None:
+                for k in range(room):  # lanes that fill up the last vectors take the last one's
+                    note_scale(scales, k, temperature_of(temperature, o, j + min(k, lanes - 1)))
+            for b in range(blocks):
+                start, tops = b * BLOCK, moved(noted, TOP * row + b * room)
+                count = min(BLOCK, length - start)
+                lines = Lines(place(x, o, start, j), step, nothing, lanes)
+                largest(lines, count, tops)
+                refer(Notes(refs, scales, moved(noted, b * room), row), lanes, temperature)
+                add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors)
+                for k in range(0, lanes, width):
+                    top = load(tops, k)
+                    store(noted, TIES * row + b * room + k, load(ties, k))
+                    store_sums(summed, HIGH * row + b * room + k, row, top, load_total(slots, k // width))
+            if blocks == 1:
+                settle_block(lanes, scales, temperature, noted, summed, row, results)
+            else:
+                for k in range(lanes):
+                    scale = scale_of(compute(0), temperature_of(temperature, o, j + k))
+                    put(results, k, settle(numbers, sums, k, room, blocks, scale, 1))
+            if one_number:
+                for k in range(lanes):
+                    put(place(out, o, 0, j + k), 0, number_at(results, k))
+            else:
+                # Lines that follow each other, as their results do, are one stretch, whose vectors go beyond the lanes.
+                flat = step == to_step == lanes
+                top_line, ahead = place(x, o, 0, j), 2 * step
+                if length * lanes * x.itemsize <= CACHED_BYTES:  # the next tile is as far away for every value
+                    later = place(x, begin // across, 0, begin % across * width)
+                    ahead = (address_of(later, 0) - address_of(top_line, 0)) // x.itemsize
+                for b in range(blocks):
+                    start, notes = b * BLOCK, Notes(refs, scales, moved(noted, b * room), row)
+                    count = min(BLOCK, length - start)
+                    p, target = moved(top_line, start * step), place(out, o, start, j)
+                    if blocks > 1:
+                        refer(notes, lanes, temperature)
+                    if flat:
+                        for k in range(lanes, lanes + 8 * width):
+                            carry_on(notes, k, k - lanes)
+                        map_stretch(p, count * lanes, lanes, target, notes, temperature, blocks > 1, past_cache, ahead)
+                    else:
+                        for _ in range(count):
+                            map_stretch(p, lanes, lanes, target, notes, temperature, blocks > 1, past_cache, ahead)
+                            p, target = moved(p, step), moved(target, to_step)
+        if past_cache:
+            fence()
+        release(lanes_buffer)
+        release(slots)
+        release(results)
+        release(nothing)
+        hold(numbers)
+        hold(sums)
+
+    return compiled(sweep, f"{operation.name}_deep", body=True)

@@ -1,0 +1,226 @@
+"""The sweep along shallow columns: lanes that lie side by side and are so short that registers hold a vector of them.
+
+Two classes a pixel, three channels an image: each line of memory is one value of every lane, and all lines are walked
+at once, vector by vector, from values to results. The sums follow the order of lane.py slot by slot.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_numba.cpu.access import temperature_of
+from softmax_numba.cpu.arrays import allocated, on_stack, place, release
+from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference
+from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.lane import Settled, safe_top
+from softmax_numba.cpu.memory import (
+    LINE_BYTES,
+    address_of,
+    fence,
+    load,
+    load_first,
+    moved,
+    prefetch,
+    put,
+    store,
+    store_first,
+    stored_size,
+    stream,
+)
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.simd import in_compute_dtype, larger
+from softmax_numba.cpu.sums import total_of_slots
+from softmax_numba.cpu.wide import filled_wide, fourfold, joined_four, largest_of_quarters, quarters, sum_of_quarters
+
+# A lane is one quad or two.
+LONGEST = 8
+# How far ahead memory is asked for every line.
+AHEAD_BYTES = 512
+
+
+class Lines(NamedTuple):
+    """Four lines: a pointer to each, and how many there are. Those that there are not are a vector of -inf."""
+
+    first: object
+    second: object
+    third: object
+    fourth: object
+    count: int
+
+
+@inlined
+def _lines(p, step, count, nothing):
+    """Up to four lines, ``step`` numbers from each to the next."""
+    return Lines(
+        p if count > 0 else nothing,
+        moved(p, step) if count > 1 else nothing,
+        moved(p, 2 * step) if count > 2 else nothing,
+        moved(p, 3 * step) if count > 3 else nothing,
+        count,
+    )
+
+
+@inlined
+def _values(lines, k):
+    """One vector of each line."""
+    ahead = k + AHEAD_BYTES // stored_size(lines.first)
+    prefetch(lines.first, ahead)
+    prefetch(lines.second, ahead)
+    prefetch(lines.third, ahead)
+    prefetch(lines.fourth, ahead)
+    return joined_four(
+        load(lines.first, k if lines.count > 0 else 0),
+        load(lines.second, k if lines.count > 1 else 0),
+        load(lines.third, k if lines.count > 2 else 0),
+        load(lines.fourth, k if lines.count > 3 else 0),
+    )
+
+
+@inlined
+def _first_values(lines, k, left):
+    """The same for the first ``left`` lanes of a vector."""
+    return joined_four(
+        load_first(lines.first, k if lines.count > 0 else 0, left),
+        load_first(lines.second, k if lines.count > 1 else 0, left),
+        load_first(lines.third, k if lines.count > 2 else 0, left),
+        load_first(lines.fourth, k if lines.count > 3 else 0, left),
+    )
+
+
+@inlined
+def _write(p, result, past_cache):
+    if past_cache and address_of(p, 0) & (LINE_BYTES - 1) == 0:
+        stream(p, 0, result)
+    else:
+        store(p, 0, result)
+
+
+@inlined
+def _put_down(lines, k, results, past_cache):
+    """One vector of results to each line."""
+    a, b, c, d = quarters(results)
+    _write(moved(lines.first, k), a, past_cache)
+    if lines.count > 1:
+        _write(moved(lines.second, k), b, past_cache)
+    if lines.count > 2:
+        _write(moved(lines.third, k), c, past_cache)
+    if lines.count > 3:
+        _write(moved(lines.fourth, k), d, past_cache)
+
+
+@inlined
+def _put_down_first(lines, k, results, left):
+    """The same for the first ``left`` lanes of a vector."""
+    a, b, c, d = quarters(results)
+    store_first(lines.first, k, left, a)
+    if lines.count > 1:
+        store_first(lines.second, k, left, b)
+    if lines.count > 2:
+        store_first(lines.third, k, left, c)
+    if lines.count > 3:
+        store_first(lines.fourth, k, left, d)
+
+
+def shallow_columns(operation, compute):
+    """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
+    whose lanes lie side by side, as do their results. There is no mask."""
+    term, settle, value = operation.term, operation.settle_vector, operation.map
+    one_number, maps_exponentials = operation.one_number, operation.maps_exponentials
+    width = 64 // np.dtype(compute).itemsize
+    most = LONGEST * width
+
+    @inlined
+    def terms_of(x, top, ref, scale, terms):
+        e, ties = term(exp_relative(x, ref, scale), x, fourfold(top), filled_wide(terms, 0.0, 4))
+        store(terms, 0, e)
+        return e, sum_of_quarters(ties)
+
+    @inlined
+    def results_of(x, y, many, terms, scale):
+        """What becomes of a vector of lanes, whose values are ``x`` and, if there are so ``many``, ``y``."""
+        top = largest_of_quarters(larger(x, y) if many else x)
+        one = reference(safe_top(top), scale)
+        ref = Reference(fourfold(one.shift), 0.0, fourfold(one.magic), fourfold(one.floor))
+        wide = Scale(
+            fourfold(scale.per_octave),
+            fourfold(scale.octave_high),
+            fourfold(scale.octave_low),
+            fourfold(scale.inverse),
+            1.0,
+        )
+        e, ties = terms_of(x, top, ref, wide, terms)
+        more = e
+        if many:
+            more, tied = terms_of(y, top, ref, wide, moved(terms, 4 * width))
+            ties = ties + tied
+            total = total_of_slots(terms, 1, 8)
+        else:
+            total = total_of_slots(terms, 1, 4)
+        factor, peak, log_sum, result = settle(top, ties, total, scale)
+        found = Settled(fourfold(factor), fourfold(peak), fourfold(log_sum))
+        if maps_exponentials:
+            x, y = e, more
+        return value(x, found, wide), value(y, found, wide), result
+
+    def sweep(x, mask, temperature, out, first, last, past_cache):
+        length, inner = x.shape[1], x.shape[2]
+        across = (inner + width - 1) // width
+        many = length > 4
+        terms, number = on_stack(compute(0), most), on_stack(compute(0), most)
+        scales = Scales(number, moved(number, width), moved(number, 2 * width), moved(number, 3 * width))
+        nothing = allocated(x, width)
+        for i in range(width):
+            put(nothing, i, -np.inf)
+        step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
+        # Where every line of the result begins at the same place of a cache line, a vector begins at its start.
+        shift = 0
+        if past_cache and (out.strides[0] | out.strides[1]) & (LINE_BYTES - 1) == 0:
+            shift = (-address_of(place(out, 0, 0, 0), 0) & (LINE_BYTES - 1)) // out.itemsize % width
+        begin = first
+        while begin < last:
+            o, at = begin // across, begin % across
+            end = at + min(across - at, last - begin)
+            k = at * width + (shift if at > 0 else 0)
+            stop = inner if end == across else min(inner, end * width + shift)
+            upper, to_upper = place(x, o, 0, 0), place(out, o, 0, 0)
+            lower, to_lower = moved(upper, 4 * step), moved(to_upper, 4 * to_step)
+            given, more = _lines(upper, step, min(length, 4), nothing), _lines(lower, step, length - 4, nothing)
+            to, to_more = (
+                _lines(to_upper, to_step, min(length, 4), to_upper),
+                _lines(to_lower, to_step, length - 4, to_upper),
+            )
+            while k < stop:
+                left = min(width, stop - k)
+                if k == 0 and shift > 0:
+                    left = min(left, shift)
+                if temperature is not None:
+                    for i in range(width):  # lanes that fill up the vector take the last one's
+                        note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))
+                scale = scale_for(scales, 0, width, temperature)
+                y = filled_wide(terms, -np.inf, 4)
+                if left == width:
+                    if many:
+                        y = _values(more, k)
+                    upper_results, lower_results, result = results_of(_values(given, k), y, many, terms, scale)
+                    if not one_number:
+                        _put_down(to, k, upper_results, past_cache)
+                        if many:
+                            _put_down(to_more, k, lower_results, past_cache)
+                else:
+                    if many:
+                        y = _first_values(more, k, left)
+                    x0 = _first_values(given, k, left)
+                    upper_results, lower_results, result = results_of(x0, y, many, terms, scale)
+                    if not one_number:
+                        _put_down_first(to, k, upper_results, left)
+                        if many:
+                            _put_down_first(to_more, k, lower_results, left)
+                if one_number:
+                    store_first(moved(to_upper, k), 0, left, in_compute_dtype(terms, result))
+                k += left
+            begin += end - at
+        if past_cache:
+            fence()
+        release(nothing)
+
+    return compiled(sweep, f"{operation.name}_shallow", body=True)
