@@ -8,7 +8,7 @@ import numpy as np
 
 from softmax_numba import interop, pages
 from softmax_numba.cpu import sweeps, threads
-from softmax_numba.cpu.lane import SOFTMAX, Operation
+from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan
 from softmax_numba.cpu.sweeps import SHORT
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name
@@ -20,7 +20,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
-    """``call(x, axis, out)``: the result for plain arrays along their last axis; None for everything else.
+    """``call(x, axis, out)``: the result for plain arrays along one axis; None for everything else.
 
     A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: Numba
     looks at the arrays' types anyway, and their shapes and places are compared in compiled code.
@@ -31,8 +31,10 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
         nonlocal kernel32, kernel64
-        if type(x) is not ndarray or type(axis) is not int or axis != -1:
+        if type(x) is not ndarray or type(axis) is not int:
             return None
+        if axis != -1 and axis != x.ndim - 1:
+            return inner(x, axis, out)
         dtype = x.dtype
         if dtype is float32:
             kernel, name = kernel32, "float32"
@@ -42,8 +44,8 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             return half(x, dtype, out)
         else:
             return None
-        if x.size >= PARALLEL_FROM:
-            return large(x, name, out)
+        if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
+            return large(x, name, out, -1)
         if kernel is None:
             kernel = sweeps.small(operation, name)
             if dtype is float32:
@@ -79,8 +81,8 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         elif type(out) is not np.ndarray or out.dtype != dtype:
             return None
         given, result = for_kernel(x, name), for_kernel(out, name)
-        if x.size >= PARALLEL_FROM:
-            if large(given, name, result) is None:
+        if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
+            if large(given, name, result, -1) is None:
                 return None
         else:
             try:
@@ -94,23 +96,33 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
                 return None
         return out[()] if fresh and not out.ndim else out
 
-    def large(x: np.ndarray, name: str, out: Any) -> np.ndarray | None:
-        shape = x.shape
-        wanted = shape[:-1] if one_number else shape
-        if not x.flags.c_contiguous or shape[-1] < 2:
+    def inner(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
+        """The same along an axis that is not the last."""
+        name = name_of(x.dtype)
+        if name not in ("float32", "float64") or not x.dtype.isnative or not -x.ndim <= axis < x.ndim:
             return None
+        return large(x, name, out, axis)
+
+    def large(x: np.ndarray, name: str, out: Any, axis: int) -> np.ndarray | None:
+        """The same by a plan."""
+        shape = x.shape
+        length = shape[axis]
+        if not x.flags.c_contiguous or length < 2 or not x.size:
+            return None
+        before, after = shape[:axis], shape[axis:][1:]
+        wanted = before + after if one_number else shape
         fresh = out is None
         if fresh:
             out = pages.empty(wanted, x.dtype)
         else:
-            if type(out) is not np.ndarray or out.dtype is not x.dtype or out.shape != wanted or not out.flags.carray:
+            if type(out) is not ndarray or out.dtype is not x.dtype or out.shape != wanted or not out.flags.carray:
                 return None
             # Two arrays that own their memory share none; asking NumPy costs a microsecond.
             if not (out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)):
                 return None
-        length = shape[-1]
-        lanes = x.reshape(-1, length, 1)
-        _run(operation, name, lanes, None, None, out.reshape(-1, 1 if one_number else length, 1))
+        neighbours = math.prod(after)
+        lanes = x.reshape(-1, length, neighbours)
+        _run(operation, name, lanes, None, None, out.reshape(-1, 1 if one_number else length, neighbours))
         return out[()] if fresh and not wanted else out
 
     return call

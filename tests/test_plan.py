@@ -12,7 +12,7 @@ import softmax_numba
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.blocks import KEEP_BYTES
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, plan
+from softmax_numba.cpu.plan import LONG_FROM, PARALLEL_FROM, Plan, plan
 from softmax_numba.dtypes import for_kernel
 
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
@@ -74,7 +74,7 @@ def planned(
         pytest.param((1, 2**18), np.float32, "long", True, False, id="one lane within the cache"),
         pytest.param((3, 2**20), np.float64, "long", True, True, id="three long lanes"),
         pytest.param((1, 2**17, 3), np.float32, "long", True, False, id="three long lanes side by side"),
-        pytest.param((1, PARALLEL_FROM - 1), np.float32, "blocks", False, False, id="one lane, too short to split"),
+        pytest.param((1, LONG_FROM - 1), np.float32, "blocks", False, False, id="one lane, too short to split"),
     ],
 )
 def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
@@ -176,10 +176,10 @@ CALLS = {
     "blocks, serial": ((3, 5000), 1, ("blocks", False, False)),
     "blocks, shared": ((20, 10_000), 1, ("blocks", True, False)),
     "blocks, shared, past the cache": ((20, 60_000), 1, ("blocks", True, True)),
-    "long": ((100_000,), 0, ("long", True, False)),
+    "long": ((300_000,), 0, ("long", True, False)),
     "long, past the cache": ((2**22 + 9,), 0, ("long", True, True)),
-    "long, side by side": ((100_000, 2), 0, ("long", True, False)),
-    "all axes": ((300, 400), None, ("long", True, False)),
+    "long, side by side": ((150_000, 2), 0, ("long", True, False)),
+    "all axes": ((600, 500), None, ("long", True, False)),
 }
 
 

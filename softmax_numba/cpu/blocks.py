@@ -4,11 +4,13 @@ A lane is read from memory once while its exponentials fit the ``waiting`` buffe
 cache); a longer one is read twice and its exponentials computed twice, which costs less than writing them down.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from softmax_numba.cpu.access import hide, row_at, temperature_of
-from softmax_numba.cpu.arrays import allocated, place, release
-from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.arrays import allocated, place, release, start_of
+from softmax_numba.cpu.exponential import Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
     BLOCK,
@@ -26,23 +28,30 @@ from softmax_numba.cpu.lane import (
     safe_top,
 )
 from softmax_numba.cpu.memory import (
+    address_of,
     fence,
     filled,
-    load,
     load_first,
     moved,
     number_at,
+    pointer_like,
     prefetch,
     put,
+    same_storage,
     store,
+    store_first,
+    stored_size,
+    stream,
     width_of,
 )
 from softmax_numba.cpu.simd import larger, largest_of
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_quad
-from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_wide, sum_of_quarters
+from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_first_wide, load_wide, sum_of_quarters
 
 KEEP_BYTES = 2**21
+# A longer lane, or one that threads share, keeps them where its results will be, if the caches hold those.
+KEEP_ALL_BYTES = 2**23
 _SPARE = 64  # bytes, to begin a buffer on a cache line
 
 
@@ -61,9 +70,19 @@ def largest(p, count):
     return largest_of(larger(top, largest_of_quarters(tops)))
 
 
+class Mate(NamedTuple):
+    """A block whose results are written while another is reduced, vector by vector from where a cache line begins."""
+
+    source: object  # exponentials or values, whatever the operation maps
+    target: object
+    whole: int  # how many make up quads
+    found: Settled
+    scale: Scale
+
+
 def row_reduction(operation):
-    """Compiles the reduction of one block of a row."""
-    term, keeps = operation.term, operation.maps_exponentials
+    """Compiles the reduction of one block of a row, and of what memory does meanwhile."""
+    term, keeps, value, map_to = operation.term, operation.maps_exponentials, operation.map, stretch_map(operation)
 
     @inlined
     def visit(x, i, waiting, kept, ref, scale, top, ties):
@@ -73,7 +92,37 @@ def row_reduction(operation):
         return term(e, x, top, ties)
 
     @inlined
-    def reduce_block(p, count, waiting, kept, scale, numbers, sums, block):
+    def visit_first(p, i, count, waiting, kept, ref, scale, top, ties):
+        """The same for a vector of which there are ``count - i`` values, if any."""
+        x = load_first(p, i, count - i)
+        e = exp_relative(x, ref, scale)
+        if keeps and kept:
+            store_first(waiting, i, count - i, e)
+        return term(e, x, top, ties)
+
+    @inlined
+    def write_quad(mate, i):
+        if i < mate.whole:
+            stream(mate.target, i, value(load_wide(mate.source, i, 4), mate.found, mate.scale))
+
+    @inlined
+    def mate_of(source, target, count, found, scale):
+        """The part of a block's results that takes no masks; the few before it are written at once."""
+        width, size = width_of(source), stored_size(target)
+        head = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+        if head > 0:
+            store_first(target, 0, head, value(load_first(source, 0, head), found, scale))
+        whole = (count - head) // (4 * width) * (4 * width)
+        return Mate(moved(source, head), moved(target, head), whole, found, scale), count - head
+
+    @inlined
+    def finish(mate, left, done):
+        """The ``left`` results of a block but for those that are ``done``."""
+        done = min(done, mate.whole)
+        map_to(moved(mate.source, done), left - done, moved(mate.target, done), mate.found, mate.scale, True)
+
+    @inlined
+    def reduce_block(p, count, waiting, kept, scale, numbers, sums, block, mate):
         """Notes the block's maximum and sums; its exponentials go to ``waiting`` if they are to be ``kept``."""
         width = width_of(p)
         top = largest(p, count)
@@ -87,56 +136,85 @@ def row_reduction(operation):
             total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(p, i + BLOCK + k * width)
+            write_quad(mate, i)
         if last < count:  # the last quad: missing values are -inf and count as 0
             i, i1, i2, i3 = last, last + width, last + 2 * width, last + 3 * width
-            e0, ties = visit(load_first(p, i, count - i), i, waiting, kept, ref, scale, top, ties)
-            e1, ties = visit(load_first(p, i1, count - i1), i1, waiting, kept, ref, scale, top, ties)
-            e2, ties = visit(load_first(p, i2, count - i2), i2, waiting, kept, ref, scale, top, ties)
-            e3, ties = visit(load_first(p, i3, count - i3), i3, waiting, kept, ref, scale, top, ties)
+            e0, ties = visit_first(p, i, count, waiting, kept, ref, scale, top, ties)
+            e1, ties = visit_first(p, i1, count, waiting, kept, ref, scale, top, ties)
+            e2, ties = visit_first(p, i2, count, waiting, kept, ref, scale, top, ties)
+            e3, ties = visit_first(p, i3, count, waiting, kept, ref, scale, top, ties)
             total = plus(zero, total, as_total((e0 + e1) + (e2 + e3)))
         numbers[TOP, block] = top
         numbers[TIES, block] = collapsed(zero, as_total(sum_of_quarters(four_ties) + ties))[0]
         sums[HIGH, block], sums[LOW, block] = collapsed(zero, total)
 
-    return reduce_block
-
-
-@inlined
-def exponentials(p, count, waiting, ref, scale):
-    """Computes a block's exponentials again."""
-    width = width_of(p)
-    i = 0
-    while i + width <= count:
-        store(waiting, i, exp_relative(load(p, i), ref, scale))
-        i += width
-    if i < count:
-        store(waiting, i, exp_relative(load_first(p, i, count - i), ref, scale))
+    return reduce_block, mate_of, finish
 
 
 @inlined
 def rescale(waiting, count, factor):
     """Multiplies exponentials by a power of two: their block is far below the lane's maximum."""
     for i in range(0, count, width_of(waiting)):
-        store(waiting, i, load(waiting, i) * factor)
+        store_first(waiting, i, count - i, load_first(waiting, i, count - i) * factor)
+
+
+class Before(NamedTuple):
+    """A lane that has been reduced and whose results are written while the next one is."""
+
+    source: object
+    target: object
+    numbers: object  # the notebook
+    scale: Scale
+    blocks: int  # none where the results are written at once
 
 
 def row_parts(operation):
     """Compiles what a whole row and a share of a long one have in common."""
-    reduce_one, map_one = row_reduction(operation), stretch_map(operation)
-    maps_exponentials = operation.maps_exponentials
+    (reduce_one, mate_of, finish), map_one = row_reduction(operation), stretch_map(operation)
+    maps_exponentials, value = operation.maps_exponentials, operation.map
 
     @inlined
-    def reduce_blocks(x, mask, o, j, begin, end, waiting, kept, stage, scale, numbers, sums):
+    def settled(numbers, b):
+        return Settled(numbers[SECOND, b], numbers[PEAK, b], numbers[LOG, b])
+
+    @inlined
+    def reduce_blocks(x, mask, o, j, begin, end, waiting, kept, stage, scale, numbers, sums, before):
         """Blocks ``begin`` to ``end`` of a lane; returns how many values take part."""
-        length = x.shape[1]
+        length, quad = x.shape[1], 4 * width_of(waiting)
         left = 0
         for b in range(begin, end):
             start = b * BLOCK
             count = min(BLOCK, length - start)
             p, part = row_at(x, mask, o, start, j, count, stage)
             left += part
-            reduce_one(p, count, moved(waiting, start), kept, scale, numbers, sums, b)
+            others, found = count if b < before.blocks else 0, settled(before.numbers, b)
+            mate, rest = mate_of(moved(before.source, start), moved(before.target, start), others, found, before.scale)
+            reduce_one(p, count, moved(waiting, start), kept, scale, numbers, sums, b, mate)
+            if rest > 0:
+                finish(mate, rest, count // quad * quad)
         return left
+
+    @inlined
+    def compute_again(p, count, target, ref, first, found, scale, past_cache):
+        """A block's results from its values, whose exponentials are computed again."""
+        width, size, i = width_of(p), stored_size(target), 0
+        if past_cache:
+            i = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+            if i > 0:
+                e = exp_relative(load_first(p, 0, i), ref, scale)
+                store_first(target, 0, i, value(e * first, found, scale))
+        while i + 4 * width <= count:
+            result = value(exp_relative(load_wide(p, i, 4), ref, scale) * first, found, scale)
+            if past_cache:
+                stream(target, i, result)
+            else:
+                store(target, i, result)
+            for k in range(4):
+                prefetch(p, i + BLOCK + k * width)
+            i += 4 * width
+        if i < count:
+            e = exp_relative(load_first_wide(p, i, count - i, 4), ref, scale)
+            store_first(target, i, count - i, value(e * first, found, scale))
 
     @inlined
     def map_blocks(x, mask, out, o, j, begin, end, waiting, kept, stage, scale, numbers, past_cache):
@@ -145,54 +223,97 @@ def row_parts(operation):
         for b in range(begin, end):
             start = b * BLOCK
             count = min(BLOCK, length - start)
-            first, found = numbers[FIRST, b], Settled(numbers[SECOND, b], numbers[PEAK, b], numbers[LOG, b])
+            first, found = numbers[FIRST, b], settled(numbers, b)
             target = place(out, o, start, j) if direct else stage
-            p = waiting
             if maps_exponentials and kept:
                 p = moved(waiting, start)
+                if first != 1.0:
+                    rescale(p, count, first)
+                map_one(p, count, target, found, scale, past_cache)
             else:
                 given, _ = row_at(x, mask, o, start, j, count, stage)
                 if maps_exponentials:
                     ref = reference(safe_top(numbers[TOP, b]), scale)
-                    exponentials(given, count, waiting, ref, scale)
+                    compute_again(given, count, target, ref, first, found, scale, past_cache and direct)
                 else:
-                    p = given
-            if maps_exponentials and first != 1.0:
-                rescale(p, count, first)
-            map_one(p, count, target, found, scale, past_cache)
+                    map_one(given, count, target, found, scale, past_cache and direct)
             if not direct:
                 for i in range(count):
                     put(place(out, o, start + i, j), 0, number_at(stage, i))
 
-    return reduce_blocks, map_blocks
+    @inlined
+    def map_lane(before, length):
+        """All results of a lane that has no successor."""
+        for b in range(before.blocks):
+            start = b * BLOCK
+            found, count = settled(before.numbers, b), min(BLOCK, length - start)
+            map_one(moved(before.source, start), count, moved(before.target, start), found, before.scale, True)
+
+    @inlined
+    def keeps_in_out(x, out, like):
+        """Whether exponentials wait where the results will be: if they have the same type, and caches hold them all."""
+        if not maps_exponentials or out.strides[1] != out.itemsize or x.size * x.itemsize > KEEP_ALL_BYTES:
+            return False
+        return same_storage(place(out, 0, 0, 0), like)
+
+    return reduce_blocks, map_blocks, map_lane, keeps_in_out
 
 
 def blocks(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of several blocks each, of x (outer, length, inner)."""
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
-    reduce_blocks, map_blocks = row_parts(operation)
+    reduce_blocks, map_blocks, map_lane, keeps_in_out = row_parts(operation)
     keeps, size = operation.maps_exponentials, np.dtype(compute).itemsize
     keep_length = KEEP_BYTES // size
+
+    @inlined
+    def results_of(x, waiting, o, j):
+        """What the map takes: exponentials that were kept, or values."""
+        if keeps:
+            return waiting
+        return place(x, o, 0, j)
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
         count = (length + BLOCK - 1) // BLOCK
         kept = keeps and length <= keep_length
-        waiting = allocated(compute(0), (length if kept else BLOCK) + _SPARE)
+        # Results that go past the cache are written while the next lane is reduced, if the caches hold two.
+        woven = mask is None and not one_number and past_cache and length <= keep_length
+        woven = woven and x.strides[1] == x.itemsize and out.strides[1] == out.itemsize
+        room = (length if kept else BLOCK) + _SPARE
+        waiting = now = allocated(compute(0), 2 * room)
+        in_out = not kept and keeps_in_out(x, out, waiting)
+        kept, past_cache = kept or in_out, past_cache and not in_out
         stage = allocated(x, BLOCK + _SPARE)
-        numbers, sums = np.empty((NUMBERS, count), compute), np.empty((SUMS, count))
+        numbers, other = np.empty((NUMBERS, count), compute), np.empty((NUMBERS, count), compute)
+        sums = np.empty((SUMS, count))
+        scale = scale_of(compute(0), temperature_of(temperature, 0, 0))
+        before = Before(results_of(x, waiting, 0, 0), place(out, 0, 0, 0), other, scale, 0)
         for lane in range(first, last):
             o = lane // inner
             j = lane - o * inner
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
-            left = reduce_blocks(x, mask, o, j, 0, count, waiting, kept, stage, scale, numbers, sums)
+            if in_out:
+                now = pointer_like(place(out, o, 0, j), waiting)
+            left = reduce_blocks(x, mask, o, j, 0, count, now, kept, stage, scale, numbers, sums, before)
             result = settle(numbers, sums, 0, 1, count, scale, left)
             if one_number:
                 put(place(out, o, 0, j), 0, result)
+            elif woven:
+                if keeps:
+                    for b in range(count):
+                        if numbers[FIRST, b] != 1.0:
+                            start = b * BLOCK
+                            rescale(moved(now, start), min(BLOCK, length - start), numbers[FIRST, b])
+                before = Before(results_of(x, now, o, j), place(out, o, 0, j), numbers, scale, count)
+                numbers, other = other, numbers
+                now = moved(waiting, room) if address_of(now, 0) == address_of(waiting, 0) else waiting
             else:
-                map_blocks(x, mask, out, o, j, 0, count, waiting, kept, stage, scale, numbers, past_cache)
+                map_blocks(x, mask, out, o, j, 0, count, now, kept, stage, scale, numbers, past_cache)
                 if mask is not None and not np.isfinite(result):
                     hide(mask, out, o, j, hidden)
+        if woven:
+            map_lane(before, length)
         if past_cache:
             fence()
         release(waiting)
@@ -213,10 +334,11 @@ def long_lanes(operation, compute):
     lane, puts its result into ``results`` and returns whether there is something to map; HIDE, in one thread, ends.
     """
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
-    reduce_blocks, map_blocks = row_parts(operation)
+    reduce_blocks, map_blocks, _, keeps_in_out = row_parts(operation)
 
     def part(x, mask, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
         scale = scale_of(compute(0), temperature_of(temperature, o, j))
+        numbers_at = start_of(numbers)
         if step == SETTLE:
             results[0] = settle(numbers, sums, 0, 1, numbers.shape[1], scale, left)
             if one_number:
@@ -226,14 +348,16 @@ def long_lanes(operation, compute):
             if mask is not None and not np.isfinite(results[0]):
                 hide(mask, out, o, j, hidden)
             return 0
-        waiting, stage = allocated(compute(0), BLOCK + _SPARE), allocated(x, BLOCK + _SPARE)
+        stage, target = allocated(x, BLOCK + _SPARE), place(out, o, 0, j)
+        waiting, kept = pointer_like(target, numbers_at), keeps_in_out(x, out, numbers_at)
         if step == REDUCE:
-            left = reduce_blocks(x, mask, o, j, begin, end, waiting, False, stage, scale, numbers, sums)
+            before = Before(waiting, target, numbers, scale, 0)
+            left = reduce_blocks(x, mask, o, j, begin, end, waiting, kept, stage, scale, numbers, sums, before)
         else:
-            map_blocks(x, mask, out, o, j, begin, end, waiting, False, stage, scale, numbers, past_cache)
+            past_cache = past_cache and not kept
+            map_blocks(x, mask, out, o, j, begin, end, waiting, kept, stage, scale, numbers, past_cache)
             if past_cache:
                 fence()
-        release(waiting)
         release(stage)
         return left
 

@@ -13,6 +13,7 @@ from softmax_numba.cpu.simd import (
     BFLOAT,
     COMPUTES_IN,
     HALF,
+    I1,
     I8,
     I16,
     I32,
@@ -306,6 +307,21 @@ def address_of(typing, pointer, index):
         return builder.ptrtoint(builder.gep(args[0], [args[1]]), I64)
 
     return types.intp(pointer, types.intp), emit
+
+
+@intrinsic
+def same_storage(typing, pointer, other):
+    """Whether two pointers are to numbers of one type; known to the compiler."""
+    result = int(pointer == other)
+    return types.boolean(pointer, other), lambda context, builder, sig, args: ir.Constant(I1, result)
+
+
+@intrinsic
+def pointer_like(typing, pointer, other):
+    """``pointer``, as one to the type that ``other`` points to: for where the two are the same."""
+    return other(pointer, other), lambda context, builder, sig, args: builder.bitcast(
+        args[0], context.get_value_type(other)
+    )
 
 
 @intrinsic

@@ -13,6 +13,8 @@ from softmax_numba.cpu.tiles import vectors_across
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
 PARALLEL_FROM = 2**16
+# And a lane that threads share has two launches.
+LONG_FROM = 2**18
 # Shares a thread, so that a core that is busy with something else holds up little.
 SHARES = 8
 # Below so many neighbouring lanes, vectors across them would be mostly empty.
@@ -77,7 +79,7 @@ def plan(
     values = lanes * length
     many = threads > 1 and values >= PARALLEL_FROM
     past_cache = not one_number and values * itemsize >= PAST_CACHE_BYTES
-    if many and lanes < 2 * threads and blocks >= 2 * threads:
+    if many and values >= LONG_FROM and lanes < 2 * threads and blocks >= 2 * threads:
         return Plan("long", min(blocks, SHARES * threads), past_cache)
     sweep: Literal["rows", "short", "blocks", "columns", "deep", "shallow"] = "rows" if length <= BLOCK else "blocks"
     units, shares = lanes, SHARES * threads
