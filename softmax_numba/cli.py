@@ -138,6 +138,7 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.list:
         for regime in regimes.REGIMES.values():
             print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {len(regime.tasks)} cells")
+        print(f"growth: one lane of every size, with every number of threads, {len(regimes.GROWTH)} cells")
         return 0
     from rich.console import Console
 

@@ -6,18 +6,23 @@ from report_cases import TINY
 from rich.console import Console
 
 from softmax_numba.bench import peers, regimes
+from softmax_numba.bench import run as run_module
 from softmax_numba.bench.regimes import REGIMES, Regime
 from softmax_numba.bench.requests import RequestError
 from softmax_numba.bench.results import read
 from softmax_numba.bench.run import Task
 from softmax_numba.bench.workloads import OPS
+from softmax_numba.cpu.threads import available
 from softmax_numba.report.command import Request, execute, prepare_grid
 
 
 def test_regimes_by_name():
-    assert [regime.name for regime in regimes.select(["lane", "calls"])] == ["calls", "lane"]
+    calls, lanes = REGIMES["calls"].tasks, REGIMES["lane"].tasks
+    assert regimes.tasks_of(["lane", "calls"]) == calls + lanes
+    assert regimes.tasks_of(["growth"]) == regimes.GROWTH
+    assert len(regimes.tasks_of([])) == sum(len(regime.tasks) for regime in REGIMES.values()) + len(regimes.GROWTH)
     with pytest.raises(RequestError, match="rows"):
-        regimes.select(["rows"])
+        regimes.tasks_of(["rows"])
 
 
 def test_a_name_means_one_array():
@@ -61,11 +66,13 @@ def grid(monkeypatch):
     }
     monkeypatch.setattr(regimes, "REGIMES", made)
     monkeypatch.setattr("softmax_numba.report.regimes.REGIMES", made)
+    lanes = tuple(Task(regimes._workload((n,), growth=True), "softmax", "float32") for n in (1, 64, 70_000))
+    monkeypatch.setattr(regimes, "GROWTH", lanes)
     return made
 
 
-def run(tmp_path, names=()):
-    request = Request(out=tmp_path / "grid", command="softmax-numba speed", threads=1)
+def run(tmp_path, names=(), threads=1):
+    request = Request(out=tmp_path / "grid", command="softmax-numba speed", threads=threads)
     effort = TINY.__class__(**{**vars(TINY), "name": "grid", "exponentials": True})
     with (tmp_path / "terminal").open("w") as file:
         assert execute(prepare_grid(request, names, effort=effort), Console(file=file)) == 0
@@ -75,7 +82,7 @@ def run(tmp_path, names=()):
 def test_a_whole_grid(tmp_path, grid):
     """Everybody is right in every cell, whatever the layout and the options; each regime has its row and its cells."""
     results, table = run(tmp_path)
-    assert len(results.cells) == 12
+    assert len(results.cells) == 12 + 3
     for cell in results.cells:
         statuses = {m.name: (m.status, m.reason) for m in cell.measurements}
         assert all(status == ("ok", None) for status in statuses.values()), (cell.label, statuses)
@@ -89,6 +96,36 @@ def test_one_regime(tmp_path, grid):
     results, table = run(tmp_path, ["hard"])
     assert {cell.dtype for cell in results.cells} == {"float64"}
     assert "| easy" not in table
+
+
+@pytest.mark.skipif(available() < 2, reason="one thread")
+def test_growing_lanes_with_every_number_of_threads(tmp_path, grid):
+    results, table = run(tmp_path, ["growth"], threads=2)
+    ours, torch = (contender.name for contender in results.contenders)
+    for cell in results.cells:
+        timed = {m.name: m.role for m in cell.measurements if m.seconds}
+        assert timed == {
+            ours: "ours",
+            torch: "peer",
+            f"{ours} (1 thread)": "variant",
+            f"{torch} (1 thread)": "variant",
+        }
+    rows = [
+        line.split(" | ") for line in table.splitlines() if line.startswith(("| values", "| 1 ", "| 64 ", "| 70,000 "))
+    ]
+    assert [len(row) for row in rows] == [5, 5, 5, 5]
+    assert all(float(number.strip(" |")) > 0 for row in rows[1:] for number in row[1:])
+    for ending in ("svg", "png"):
+        assert (tmp_path / "grid" / f"growth.{ending}").stat().st_size > 10_000
+
+
+def test_variants_with_fewer_threads():
+    calls = {"a": lambda: None, "b": lambda: None}
+    fewer = run_module._with_fewer_threads("growth", calls, 6)
+    assert {name: threads for name, (_, threads) in fewer.items()} == {
+        f"{name} ({k} thread{'s' * (k > 1)})": k for name in "ab" for k in (1, 2, 4)
+    }
+    assert run_module._with_fewer_threads("latency", calls, 6) == {}
 
 
 def test_without_pytorch_it_is_named_as_missing(tmp_path, grid, monkeypatch):

@@ -14,7 +14,7 @@ from softmax_numba.bench.requests import choose
 from softmax_numba.bench.run import Task
 from softmax_numba.bench.workloads import OPS, Draw, Workload
 
-__all__ = ["REGIMES", "Regime", "select"]
+__all__ = ["GROWTH", "REGIMES", "Regime", "tasks_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -88,6 +88,8 @@ def _tasks(
 
 
 _ROWS = (*_SHORT, *_TINY, *_MEMORY, *_CACHE, *_VOCABULARIES, *_LANES[2:3], *_INNER)
+# One lane of every size, with every number of threads: how the cost of a value changes.
+GROWTH = tuple(Task(_workload((2**n,), growth=True), "softmax", "float32") for n in range(0, 27, 2))
 _TABLE = (
     Regime("calls", "single calls", "dispatch; starts threads for two rows", 1.5, _tasks(_CALLS, OPS)),
     Regime("short", "lanes below 16", "160 ns a row below its vector width", 5.0, _tasks(_SHORT)),
@@ -110,8 +112,8 @@ _TABLE = (
 REGIMES: dict[str, Regime] = {regime.name: regime for regime in _TABLE}
 
 
-def select(names: Iterable[str]) -> tuple[Regime, ...]:
-    """The named regimes in the catalogue's order.
+def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
+    """The cells of the named regimes, and of ``growth``; without a name: of all of them.
 
     Raises
     ------
@@ -120,7 +122,9 @@ def select(names: Iterable[str]) -> tuple[Regime, ...]:
 
     Examples
     --------
-    >>> [regime.title for regime in select(["inner", "calls"])]
-    ['single calls', 'inner axis']
+    >>> [task.workload.shape for task in tasks_of(["growth"])][:3]
+    [(1,), (4,), (16,)]
     """
-    return tuple(REGIMES[name] for name in choose("regime", names, list(REGIMES)))
+    chosen = choose("regime", names or [*REGIMES, "growth"], [*REGIMES, "growth"])
+    regimes = [REGIMES[name] for name in chosen if name != "growth"]
+    return tuple(task for regime in regimes for task in regime.tasks) + (GROWTH if "growth" in chosen else ())

@@ -1,5 +1,6 @@
 """A whole run: every cell is checked against exact values, then timed in interleaved rounds."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,18 @@ from softmax_numba.bench.roofline import bounds, exponential, one_block
 from softmax_numba.bench.timing import Budget, Series, interleaved
 from softmax_numba.bench.workloads import Workload, dtype_named, result_dtype, result_shape
 
-__all__ = ["FULL", "GRID", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
+__all__ = [
+    "FULL",
+    "GRID",
+    "QUICK",
+    "Effort",
+    "Plan",
+    "Task",
+    "measure",
+    "start_threads",
+    "thread_counts",
+    "with_threads",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -183,7 +195,17 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
     limits = bounds(x, out, plan.threads) if workload.kind == "throughput" and one_block(x) else {}
     if limits and plan.effort.exponentials:
         limits |= exponential(x, out, plan.threads)
-    figures = interleaved({**calls, **limits}, budget, seed=plan.seed)
+    fewer = _with_fewer_threads(workload.kind, calls, plan.threads)
+    with_threads = {name: threads for name, (_, threads) in fewer.items()}
+
+    def set_threads(name: str) -> None:
+        if fewer:
+            _set_threads(with_threads.get(name, plan.threads))
+
+    variants = {name: call for name, (call, _) in fewer.items()}
+    figures = interleaved({**calls, **limits, **variants}, budget, seed=plan.seed, prepare=set_threads)
+    for name in variants:
+        measured[name] = Measurement(name, "variant", "ok", None, figures[name].calls, figures[name].seconds)
     for name in calls:
         measured[name] = _with_figures(measured[name], figures[name], accuracies[name])
     for name in limits:
@@ -199,6 +221,43 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
         written_bytes=out.nbytes,
         measurements=tuple(measured.values()),
     )
+
+
+def with_threads(name: str, threads: int) -> str:
+    """What a contender is called in a cell that measures it with other numbers of threads as well."""
+    return f"{name} ({threads} thread{'s' if threads > 1 else ''})"
+
+
+def thread_counts(threads: int) -> tuple[int, ...]:
+    """The numbers of threads that a growing cost is measured with: powers of two, and all.
+
+    Examples
+    --------
+    >>> thread_counts(6)
+    (1, 2, 4, 6)
+    """
+    return tuple(sorted({2**k for k in range(threads.bit_length())} | {threads}))
+
+
+def _with_fewer_threads(
+    kind: str, calls: dict[str, Callable[[], Any]], threads: int
+) -> dict[str, tuple[Callable[[], Any], int]]:
+    if kind != "growth":
+        return {}
+    return {
+        with_threads(name, count): (call, count)
+        for name, call in calls.items()
+        for count in thread_counts(threads)[:-1]
+    }
+
+
+def _set_threads(count: int) -> None:
+    import numba
+
+    numba.set_num_threads(count)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(count)
 
 
 def _seen(task: Task, x: Array, seed: int) -> Array:

@@ -140,7 +140,12 @@ def _lead_in(call: Call, cost_ns: float, lead_ns: float, clock: Clock) -> None:
 
 
 def interleaved(
-    calls: Mapping[str, Call], budget: Budget, *, seed: int = 0, clock: Clock = time.perf_counter_ns
+    calls: Mapping[str, Call],
+    budget: Budget,
+    *,
+    seed: int = 0,
+    clock: Clock = time.perf_counter_ns,
+    prepare: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Series]:
     """Time all calls in rounds; each round takes one sample of every call, in an order drawn anew.
 
@@ -153,6 +158,8 @@ def interleaved(
         Draws the orders.
     clock : callable, optional
         Nanoseconds as an integer.
+    prepare : callable, optional
+        Given a contender's name before it runs; its time does not count.
 
     Returns
     -------
@@ -170,7 +177,10 @@ def interleaved(
     collects = gc.isenabled()
     gc.disable()
     try:
-        sizes = {name: _calls_per_sample(calls[name], budget.sample_seconds * 1e9, clock) for name in names}
+        sizes: dict[str, tuple[int, float]] = {}
+        for name in names:
+            prepare(name)
+            sizes[name] = _calls_per_sample(calls[name], budget.sample_seconds * 1e9, clock)
         figures: dict[str, list[float]] = {name: [] for name in names}
         start = clock()
         for done in range(budget.max_rounds):
@@ -180,6 +190,7 @@ def interleaved(
                 break
             for name in (names[i] for i in generator.permutation(len(names))):
                 _wait_for_quiet()
+                prepare(name)
                 _lead_in(calls[name], sizes[name][1], lead_ns, clock)
                 taken = _sample(calls[name], sizes[name][0], clock)
                 figures[name].append(taken * 1e-9 / sizes[name][0])

@@ -59,6 +59,8 @@ class Workload:
     temperature : float
     fresh : bool
         Whether the result is a new array at every call, instead of one that is given as ``out=``.
+    growth : bool
+        Whether it is one size of many, and is measured with every number of threads.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Workload:
     masked: bool = False
     temperature: float = 1.0
     fresh: bool = False
+    growth: bool = False
 
     @property
     def elements(self) -> int:
@@ -86,7 +89,9 @@ class Workload:
         return self.elements // self.length
 
     @property
-    def kind(self) -> Literal["throughput", "latency"]:
+    def kind(self) -> Literal["throughput", "latency", "growth"]:
+        if self.growth:
+            return "growth"
         return "latency" if self.elements < _LATENCY_ELEMENTS else "throughput"
 
     def make(self, seed: int = 0, dtype: str | None = None) -> Array:

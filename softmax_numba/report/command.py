@@ -106,11 +106,10 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
         For the first thing that is not allowed.
     """
     _check_installed()
-    from softmax_numba.bench.regimes import REGIMES, select
+    from softmax_numba.bench.regimes import tasks_of
     from softmax_numba.bench.run import GRID, Plan
 
-    chosen = select(regimes or REGIMES)
-    tasks = [task for regime in chosen for task in regime.tasks]
+    tasks = tasks_of(regimes)
     names = [(task.workload.name, task.dtype) for task in tasks]
     # What is done to one array stands together: it is made once.
     ordered = sorted(

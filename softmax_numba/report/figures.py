@@ -16,11 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from softmax_numba.bench.results import Cell, ContenderInfo, Results
+from softmax_numba.bench.run import thread_counts, with_threads
 from softmax_numba.bench.timing import Spread
 from softmax_numba.report.summary import promised_ulp
 from softmax_numba.report.words import ratio_text, ulp_text
 
-__all__ = ["Picture", "draw"]
+__all__ = ["Picture", "draw", "growth"]
 
 _OURS = ("#0072B2", "o")
 _PEERS = (
@@ -197,6 +198,53 @@ def _latency(results: Results) -> Picture | None:
         finish=finish,
         kinds=("latency",),
     )
+
+
+def growth(results: Results) -> Picture | None:
+    """How the cost of a value changes with the length of its lane; None where the results do not hold that."""
+    cells = sorted((cell for cell in results.cells if cell.kind == "growth"), key=lambda cell: cell.shape)
+    if len(cells) < 2:
+        return None
+    title = "What does a value cost, the longer its lane?"
+    caption = (
+        "One lane of float32, softmax into a given result: nanoseconds a value over the lane's length, both axes "
+        "logarithmic; lower is better. Bands reach from the 20 % to the 80 % quantile of the rounds. Fewer threads "
+        "are drawn thinner."
+    )
+    counts, styles = thread_counts(results.threads), _styles(results)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(8.2, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        for contender in (results.contenders[0], *results.peers):
+            colour, shape = styles[contender.name]
+            for k, count in enumerate(counts):
+                name = contender.name if count == results.threads else with_threads(contender.name, count)
+                found = [(cell.shape[0], m.time) for cell in cells if (m := cell.named(name)) and m.time and m.seconds]
+                lengths = [length for length, _ in found]
+                low, middle, high = (
+                    [1e9 * getattr(time, part) / length for length, time in found] for part in ("low", "median", "high")
+                )
+                threads = f"{count} thread{'s' if count > 1 else ''}"
+                axes.plot(
+                    lengths,
+                    middle,
+                    color=colour,
+                    marker=shape,
+                    markersize=3 + 3 * (k + 1) / len(counts),
+                    linewidth=0.6 + 1.6 * (k + 1) / len(counts),
+                    label=f"{contender.title} {contender.version or ''}, {threads}",
+                )
+                axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.set_xlabel("values in the lane")
+        axes.set_ylabel("nanoseconds a value")
+        axes.grid(color=_GRID, linewidth=0.6)
+        axes.legend(frameon=False)
+        figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=12, fontweight="bold")
+        axes.set_title(_provenance(results), loc="left", fontsize=8.5)
+        return Picture("growth", title, caption, _saved(figure, "svg"), _saved(figure, "png"))
 
 
 # --- the layout they share ----------------------------------------------------------

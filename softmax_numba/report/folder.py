@@ -6,7 +6,7 @@ from pathlib import Path
 
 from softmax_numba.bench.results import Results
 from softmax_numba.report import regimes
-from softmax_numba.report.figures import draw
+from softmax_numba.report.figures import draw, growth
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import markdown
@@ -77,8 +77,12 @@ def write_all(folder: Path, results: Results) -> Summary:
 
 
 def write_grid(folder: Path, results: Results) -> Summary:
-    """The files of a grid of regimes: the table, every round and CSV."""
+    """The files of a grid of regimes: the table, the picture of growing lanes, every round and CSV."""
     write_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
+    picture = growth(results)
+    if picture is not None:
+        write_whole(folder / f"{picture.name}.svg", picture.svg)
+        write_whole(folder / f"{picture.name}.png", picture.png)
     write_whole(folder / REGIMES, regimes.markdown(results))
     return summarise(results)
