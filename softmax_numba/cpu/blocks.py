@@ -82,6 +82,7 @@ class Mate(NamedTuple):
 
 def row_reduction(operation):
     """Compiles the reduction of one block of a row, and of what memory does meanwhile."""
+    term_of_quad = operation.term_of_quad
     term, keeps, value, map_to = operation.term, operation.maps_exponentials, operation.map, stretch_map(operation)
 
     @inlined
@@ -89,7 +90,7 @@ def row_reduction(operation):
         e = exp_relative(x, ref, scale)
         if keeps and kept:
             store(waiting, i, e)
-        return term(e, x, top, ties)
+        return term_of_quad(e, x, top, ties)
 
     @inlined
     def visit_first(p, i, count, waiting, kept, ref, scale, top, ties):

@@ -82,14 +82,14 @@ def _blank_notes(like):
 
 def panel_sums(operation):
     """Compiles the step from values to sums; a panel keeps the exponentials if those are what the operation maps."""
-    term, keeps = operation.term, operation.maps_exponentials
+    term, term_of_quad, keeps = operation.term, operation.term_of_quad, operation.maps_exponentials
 
     @inlined
-    def visit(panel, i, x, ref, scale, top, ties):
+    def visit(panel, i, x, ref, scale):
         e = exp_relative(x, ref, scale)
         if keeps:
             store(panel, i, e)
-        return term(e, x, top, ties)
+        return e
 
     @inlined
     def visit_lanes(panel, i, lanes, notes, r, temperature):
@@ -101,7 +101,8 @@ def panel_sums(operation):
             numbers_for(notes.floor, r, lanes),
         )
         scale, top = scale_for(notes.scales, r, lanes, temperature), numbers_for(notes.top, r, lanes)
-        return visit(panel, i, load_wide(panel, i, 4), ref, scale, top, filled_wide(panel, 0.0, 4))
+        x = load_wide(panel, i, 4)
+        return term(visit(panel, i, x, ref, scale), x, top, filled_wide(panel, 0.0, 4))
 
     @inlined
     def sum_lane(panel, vectors, notes, r, temperature, later, waiting):
@@ -114,13 +115,15 @@ def panel_sums(operation):
         four_ties, ties = filled_wide(panel, 0.0, 4), zero
         last = (vectors & ~3) * width
         for i in range(0, last, 4 * width):
-            e, four_ties = visit(panel, i, load_wide(panel, i, 4), ref, scale, top, four_ties)
+            x = load_wide(panel, i, 4)
+            e, four_ties = term_of_quad(visit(panel, i, x, ref, scale), x, top, four_ties)
             total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(later, i + k * width)
             stream_quad(waiting, r * last + i)
         if vectors & 1:
-            e, ties = visit(panel, last, load(panel, last), ref, scale, top, ties)
+            one = load(panel, last)
+            e, ties = term(visit(panel, last, one, ref, scale), one, top, ties)
             total = plus(zero, total, as_total(e))
         return total, sum_of_quarters(four_ties) + ties
 

@@ -307,6 +307,17 @@ def narrowed(typing, low, high):
 
 
 @intrinsic
+def anywhere(typing, mask):
+    """Whether any place of a mask is set."""
+    integer = ir.IntType(mask.count)
+
+    def emit(context, builder, sig, args):
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], integer), ir.Constant(integer, 0))
+
+    return types.boolean(mask), emit
+
+
+@intrinsic
 def in_compute_dtype(typing, pointer, pair):
     """Lanes' float64 results, a pair of vectors as settling gives it, as one vector of what ``pointer`` points to."""
     vector = vector_of(pointer.dtype)
