@@ -28,18 +28,21 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     one_number, ndarray, float32, float64 = operation.one_number, np.ndarray, _FLOAT32, _FLOAT64
     kernel32: Any = None
     kernel64: Any = None
+    lane32: Any = None
+    lane64: Any = None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
-        nonlocal kernel32, kernel64
+        nonlocal kernel32, kernel64, lane32, lane64
         if type(x) is not ndarray or type(axis) is not int:
             return None
         if axis != -1 and axis != x.ndim - 1:
             return inner(x, axis, out)
         dtype = x.dtype
+        alone = x.ndim == 1 and not one_number
         if dtype is float32:
-            kernel, name = kernel32, "float32"
+            kernel, name = lane32 if alone else kernel32, "float32"
         elif dtype is float64:
-            kernel, name = kernel64, "float64"
+            kernel, name = lane64 if alone else kernel64, "float64"
         elif dtype.itemsize == 2:
             return half(x, dtype, out)
         else:
@@ -47,11 +50,11 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
             return large(x, name, out, -1)
         if kernel is None:
-            kernel = sweeps.small(operation, name)
+            kernel = sweeps.small(operation, name, "lane" if alone else "rows")
             if dtype is float32:
-                kernel32 = kernel
+                kernel32, lane32 = (kernel32, kernel) if alone else (kernel, lane32)
             else:
-                kernel64 = kernel
+                kernel64, lane64 = (kernel64, kernel) if alone else (kernel, lane64)
         fresh = out is None
         if fresh:
             if not x.ndim:
@@ -60,9 +63,9 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         elif type(out) is not ndarray or out.dtype is not dtype:
             return None
         try:
-            done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
+            done = kernel(x, out) if alone or x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
             if done == SHORT:
-                kernel = sweeps.small(operation, name, True)
+                kernel = sweeps.small(operation, name, "short")
                 done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
         except TypeError:  # out is read-only or has another number of dimensions: the long way says so
             return None
@@ -89,7 +92,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
                 views = (given, result) if x.ndim == 2 else _two_dimensional(given, result, one_number)
                 done = sweeps.small(operation, name)(*views)
                 if done == SHORT:
-                    done = sweeps.small(operation, name, True)(*views)
+                    done = sweeps.small(operation, name, "short")(*views)
             except TypeError:
                 return None
             if not done:
