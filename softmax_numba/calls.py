@@ -28,21 +28,19 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     one_number, ndarray, float32, float64 = operation.one_number, np.ndarray, _FLOAT32, _FLOAT64
     kernel32: Any = None
     kernel64: Any = None
-    lane32: Any = None
-    lane64: Any = None
+    lanes: dict[str, Any] = {}  # kernels for arrays of one axis
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
-        nonlocal kernel32, kernel64, lane32, lane64
+        nonlocal kernel32, kernel64
         if type(x) is not ndarray or type(axis) is not int:
             return None
         if axis != -1 and axis != x.ndim - 1:
             return inner(x, axis, out)
         dtype = x.dtype
-        alone = x.ndim == 1 and not one_number
         if dtype is float32:
-            kernel, name = lane32 if alone else kernel32, "float32"
+            kernel, name = kernel32, "float32"
         elif dtype is float64:
-            kernel, name = lane64 if alone else kernel64, "float64"
+            kernel, name = kernel64, "float64"
         elif dtype.itemsize == 2:
             return half(x, dtype, out)
         else:
@@ -50,11 +48,11 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
             return large(x, name, out, -1)
         if kernel is None:
-            kernel = sweeps.small(operation, name, "lane" if alone else "rows")
+            kernel = sweeps.small(operation, name)
             if dtype is float32:
-                kernel32, lane32 = (kernel32, kernel) if alone else (kernel, lane32)
+                kernel32 = kernel
             else:
-                kernel64, lane64 = (kernel64, kernel) if alone else (kernel, lane64)
+                kernel64 = kernel
         fresh = out is None
         if fresh:
             if not x.ndim:
@@ -63,7 +61,14 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         elif type(out) is not ndarray or out.dtype is not dtype:
             return None
         try:
-            done = kernel(x, out) if alone or x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
+            if x.ndim == 2:
+                done = kernel(x, out)
+            elif x.ndim == 1 and not one_number:
+                if name not in lanes:
+                    lanes[name] = sweeps.small(operation, name, "lane")
+                done = lanes[name](x, out)
+            else:
+                done = kernel(*_two_dimensional(x, out, one_number))
             if done == SHORT:
                 kernel = sweeps.small(operation, name, "short")
                 done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))

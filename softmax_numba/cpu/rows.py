@@ -198,7 +198,9 @@ def rows(operation, compute):
         notes = _blank_notes(zero)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
-        ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
+        ahead = group
+        if group < last - first:
+            ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
         side_by_side = out.strides[1] == out.itemsize
         in_one = mask is None and not one_number and past_cache and inner == 1 and side_by_side
         in_one = in_one and out.strides[0] == length * out.itemsize < WAITING_ROW_BYTES
