@@ -91,7 +91,8 @@ def _add_speed(commands: Any) -> None:
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
         description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
-        "bare exponential of the same elements, and write regimes.md, results.json and results.csv into a folder.",
+        "bare exponential of the same elements, then one lane of every size with every number of threads, and write\n"
+        "regimes.md, growth.svg and .png, results.json and results.csv into a folder.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

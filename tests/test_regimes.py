@@ -121,11 +121,11 @@ def test_growing_lanes_with_every_number_of_threads(tmp_path, grid):
 
 def test_variants_with_fewer_threads():
     calls = {"a": lambda: None, "b": lambda: None}
-    fewer = run_module._with_fewer_threads("growth", calls, 6)
-    assert {name: threads for name, (_, threads) in fewer.items()} == {
+    found = run_module._variants(calls, 6)
+    assert {name: threads for name, (_, threads) in found.items()} == {
         f"{name} ({k} thread{'s' * (k > 1)})": k for name in "ab" for k in (1, 2, 4)
     }
-    assert run_module._with_fewer_threads("latency", calls, 6) == {}
+    assert run_module._variants(calls, 1) == {}
 
 
 def test_without_pytorch_it_is_named_as_missing(tmp_path, grid, monkeypatch):

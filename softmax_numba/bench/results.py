@@ -18,8 +18,8 @@
     One object each, ours first: ``name``, ``title``, ``version``, ``expression``, ``threading``, ``missing``
     (null, or why it took no part).
 ``workloads``
-    One object each: ``name``, ``title``, ``reason``, ``shape``, ``axis``, ``kind`` (``"throughput"`` or
-    ``"latency"``).
+    One object each: ``name``, ``title``, ``reason``, ``shape``, ``axis``, ``kind``
+    (``"throughput"``, ``"latency"``, or ``"growth"``: one lane of many sizes).
 ``planned``
     How many cells a complete run has.
 ``cells``
@@ -27,8 +27,8 @@
     ``read_bytes``, ``written_bytes``, and ``measurements``, one object a contender and bound:
 
     ``name``, ``role``
-        ``role`` is ``"ours"``, ``"peer"`` or ``"bound"`` (a copy or a read of the same bytes, the bare exponential
-        of the same elements).
+        ``role`` is ``"ours"``, ``"peer"``, ``"bound"`` (a copy or a read of the same bytes, the bare exponential
+        of the same elements) or ``"variant"`` (a contender with fewer threads, as its name says).
     ``status``
         ``"ok"``, ``"wrong"`` (the accuracy check failed), ``"unsupported"`` or ``"failed"``; ``reason`` says
         why, or is null.
@@ -65,9 +65,33 @@ __all__ = [
     "Results",
     "WorkloadInfo",
     "read",
+    "thread_counts",
+    "with_threads",
 ]
 
 SCHEMA, SCHEMA_VERSION = "softmax-numba-results", 1
+
+
+def thread_counts(threads: int) -> tuple[int, ...]:
+    """The numbers of threads that a growing lane is measured with: powers of two, and all.
+
+    Examples
+    --------
+    >>> thread_counts(6)
+    (1, 2, 4, 6)
+    """
+    return tuple(sorted({2**k for k in range(threads.bit_length())} | {threads}))
+
+
+def with_threads(name: str, count: int, threads: int) -> str:
+    """What a contender's measurement with ``count`` threads is called in a run with ``threads``.
+
+    Examples
+    --------
+    >>> with_threads("numpy", 1, 2), with_threads("numpy", 2, 2)
+    ('numpy (1 thread)', 'numpy')
+    """
+    return name if count == threads else f"{name} ({count} thread{'s' if count > 1 else ''})"
 
 
 @dataclass(frozen=True)

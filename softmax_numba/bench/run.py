@@ -10,23 +10,12 @@ import numpy as np
 
 from softmax_numba.bench.accuracy import Accuracy, Judge
 from softmax_numba.bench.peers import OURS, Job, Peer
-from softmax_numba.bench.results import Cell, Measurement
+from softmax_numba.bench.results import Cell, Measurement, thread_counts, with_threads
 from softmax_numba.bench.roofline import bounds, exponential, one_block
 from softmax_numba.bench.timing import Budget, Series, interleaved
 from softmax_numba.bench.workloads import Workload, dtype_named, result_dtype, result_shape
 
-__all__ = [
-    "FULL",
-    "GRID",
-    "QUICK",
-    "Effort",
-    "Plan",
-    "Task",
-    "measure",
-    "start_threads",
-    "thread_counts",
-    "with_threads",
-]
+__all__ = ["FULL", "GRID", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
 
 Array = np.ndarray[Any, Any]
 
@@ -195,15 +184,14 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
     limits = bounds(x, out, plan.threads) if workload.kind == "throughput" and one_block(x) else {}
     if limits and plan.effort.exponentials:
         limits |= exponential(x, out, plan.threads)
-    fewer = _with_fewer_threads(workload.kind, calls, plan.threads)
-    with_threads = {name: threads for name, (_, threads) in fewer.items()}
+    variants = _variants(calls, plan.threads) if workload.kind == "growth" else {}
 
     def set_threads(name: str) -> None:
-        if fewer:
-            _set_threads(with_threads.get(name, plan.threads))
+        if variants:
+            _set_threads(variants[name][1] if name in variants else plan.threads)
 
-    variants = {name: call for name, (call, _) in fewer.items()}
-    figures = interleaved({**calls, **limits, **variants}, budget, seed=plan.seed, prepare=set_threads)
+    timed = {**calls, **limits, **{name: call for name, (call, _) in variants.items()}}
+    figures = interleaved(timed, budget, seed=plan.seed, prepare=set_threads)
     for name in variants:
         measured[name] = Measurement(name, "variant", "ok", None, figures[name].calls, figures[name].seconds)
     for name in calls:
@@ -223,29 +211,10 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
     )
 
 
-def with_threads(name: str, threads: int) -> str:
-    """What a contender is called in a cell that measures it with other numbers of threads as well."""
-    return f"{name} ({threads} thread{'s' if threads > 1 else ''})"
-
-
-def thread_counts(threads: int) -> tuple[int, ...]:
-    """The numbers of threads that a growing cost is measured with: powers of two, and all.
-
-    Examples
-    --------
-    >>> thread_counts(6)
-    (1, 2, 4, 6)
-    """
-    return tuple(sorted({2**k for k in range(threads.bit_length())} | {threads}))
-
-
-def _with_fewer_threads(
-    kind: str, calls: dict[str, Callable[[], Any]], threads: int
-) -> dict[str, tuple[Callable[[], Any], int]]:
-    if kind != "growth":
-        return {}
+def _variants(calls: dict[str, Callable[[], Any]], threads: int) -> dict[str, tuple[Callable[[], Any], int]]:
+    """Every call with each smaller number of threads."""
     return {
-        with_threads(name, count): (call, count)
+        with_threads(name, count, threads): (call, count)
         for name, call in calls.items()
         for count in thread_counts(threads)[:-1]
     }

@@ -5,14 +5,13 @@ The sums follow the order of lane.py slot by slot, so that a lane has the bits t
 
 import numpy as np
 
-from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference
+from softmax_numba.cpu.exponential import exp_relative, reference
 from softmax_numba.cpu.jit import inlined
-from softmax_numba.cpu.lane import FIRST, HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
-from softmax_numba.cpu.memory import filled, load, moved, put, store, width_of
-from softmax_numba.cpu.scales import scale_for
+from softmax_numba.cpu.lane import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
+from softmax_numba.cpu.memory import filled, load, moved, store, width_of
+from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
-from softmax_numba.cpu.tiles import left_by
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_wide, sum_of_quarters
 
 
@@ -89,14 +88,8 @@ def _reduction(operation, width, work):
         """The lanes' ties and their running sums."""
         slots = tile.slots
         narrow = reference(safe_top(top), scale)
-        ref = Reference(fourfold(narrow.shift), 0.0, fourfold(narrow.magic), fourfold(narrow.floor))
-        wide = Scale(
-            fourfold(scale.per_octave),
-            fourfold(scale.octave_high),
-            fourfold(scale.octave_low),
-            fourfold(scale.inverse),
-            1.0,
-        )
+        ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
+        wide = scale_of_four(scale)
         ties = zero = filled(p, 0.0)
         chunk = 4 * width
         if count <= chunk:
@@ -160,16 +153,3 @@ def settling(operation, width):
             store(results, k + width - 8, result[1])
 
     return settle_block
-
-
-@inlined
-def leave_out(mask, tile, noted, row, step, results):
-    """Settles lanes of which the mask leaves nothing."""
-    for k in range(tile.lanes):
-        if left_by(mask, tile.o, tile.j + k) == 0:
-            put(results, k, -np.inf)
-            for b in range(k, row, step):
-                put(noted, FIRST * row + b, 0.0)
-                put(noted, SECOND * row + b, 0.0)
-                put(noted, PEAK * row + b, 0.0)
-                put(noted, LOG * row + b, 0.0)

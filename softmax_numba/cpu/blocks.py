@@ -40,8 +40,8 @@ from softmax_numba.cpu.memory import (
     same_storage,
     store,
     store_first,
-    stored_size,
     stream,
+    to_full_vectors,
     width_of,
 )
 from softmax_numba.cpu.simd import larger, largest_of
@@ -109,8 +109,7 @@ def row_reduction(operation):
     @inlined
     def mate_of(source, target, count, found, scale):
         """The part of a block's results that takes no masks; the few before it are written at once."""
-        width, size = width_of(source), stored_size(target)
-        head = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+        width, head = width_of(source), min(count, to_full_vectors(target))
         if head > 0:
             store_first(target, 0, head, value(load_first(source, 0, head), found, scale))
         whole = (count - head) // (4 * width) * (4 * width)
@@ -198,9 +197,9 @@ def row_parts(operation):
     @inlined
     def compute_again(p, count, target, ref, first, found, scale, past_cache):
         """A block's results from its values, whose exponentials are computed again."""
-        width, size, i = width_of(p), stored_size(target), 0
+        width, i = width_of(p), 0
         if past_cache:
-            i = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+            i = min(count, to_full_vectors(target))
             if i > 0:
                 e = exp_relative(load_first(p, 0, i), ref, scale)
                 store_first(target, 0, i, value(e * first, found, scale))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.access import hide, temperature_of
-from softmax_numba.cpu.across import across, leave_out, settling
+from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
@@ -173,6 +173,28 @@ def column_map(operation, width):
     return map_block, read_and_write, finish
 
 
+@inlined
+def _left_by(mask, o, j):
+    """How many values of a lane a mask leaves."""
+    left = 0
+    for i in range(mask.shape[1]):
+        left += mask[o, i, j]
+    return left
+
+
+@inlined
+def _leave_out(mask, tile, noted, row, step, results):
+    """Settles lanes of which the mask leaves nothing."""
+    for k in range(tile.lanes):
+        if _left_by(mask, tile.o, tile.j + k) == 0:
+            put(results, k, -np.inf)
+            for b in range(k, row, step):
+                put(noted, FIRST * row + b, 0.0)
+                put(noted, SECOND * row + b, 0.0)
+                put(noted, PEAK * row + b, 0.0)
+                put(noted, LOG * row + b, 0.0)
+
+
 def columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of a (outer, length, inner) array."""
     settle, maps_exponentials = operation.settle, operation.maps_exponentials
@@ -283,7 +305,7 @@ def columns(operation, compute):
                             scale = scale_of(compute(0), temperature_of(temperature, tile.o, tile.j + k))
                             put(results, k, settle(numbers, sums, k, room, blocks, scale, 1))
                     if mask is not None:
-                        leave_out(mask, tile, now.noted, row, room, now.results)
+                        _leave_out(mask, tile, now.noted, row, room, now.results)
             if one_number:
                 for k in range(lanes):
                     put(place(out, tile.o, 0, tile.j + k), 0, number_at(results, k))

@@ -13,7 +13,7 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import (
     BLOCK,
@@ -44,9 +44,10 @@ from softmax_numba.cpu.memory import (
     store_first,
     stored_size,
     stream,
+    to_full_vectors,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
 from softmax_numba.cpu.wide import (
@@ -146,13 +147,8 @@ def _sums(operation, width):
 
     @inlined
     def add_quad(x, k, tops, refs, scales, temperature, ties, slot):
-        ref = Reference(
-            fourfold(load(refs.shift, k)), 0.0, fourfold(load(refs.magic, k)), fourfold(load(refs.floor, k))
-        )
-        one = scale_for(scales, k, width, temperature)
-        scale = Scale(
-            fourfold(one.per_octave), fourfold(one.octave_high), fourfold(one.octave_low), fourfold(one.inverse), 1.0
-        )
+        ref = reference_of_four(load(refs.shift, k), load(refs.magic, k), load(refs.floor, k))
+        scale = scale_of_four(scale_for(scales, k, width, temperature))
         e, tied = term(exp_relative(x, ref, scale), x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
         at = k // width
         store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
@@ -229,8 +225,7 @@ def _map(operation, width):
         """The results of ``count`` values that lie side by side, the lanes' first, their second, and so on."""
         k = i = 0
         if past_cache:
-            size = stored_size(target)
-            i = min(count, (-address_of(target, 0) & (width * size - 1)) // size)
+            i = min(count, to_full_vectors(target))
             if i > 0:
                 given = results(load_first(p, 0, i), 0, width, notes, temperature, rescaled)
                 store_first(target, 0, i, given)

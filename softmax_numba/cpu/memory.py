@@ -310,6 +310,19 @@ def address_of(typing, pointer, index):
 
 
 @intrinsic
+def to_full_vectors(typing, pointer):
+    """How many numbers stand before the first place where :func:`stream` may put a full vector."""
+    count, size = vector_of(COMPUTES_IN[pointer.dtype]).count, pointer.dtype.bitwidth // 8
+
+    def emit(context, builder, sig, args):
+        address = builder.ptrtoint(args[0], I64)
+        missing = builder.and_(builder.neg(address), ir.Constant(I64, count * size - 1))
+        return builder.udiv(missing, ir.Constant(I64, size))
+
+    return types.intp(pointer), emit
+
+
+@intrinsic
 def same_storage(typing, pointer, other):
     """Whether two pointers are to numbers of one type; known to the compiler."""
     result = int(pointer == other)

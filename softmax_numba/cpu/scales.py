@@ -8,10 +8,10 @@ from typing import NamedTuple
 from numba import types
 from numba.extending import overload
 
-from softmax_numba.cpu.exponential import Scale, scale_of
+from softmax_numba.cpu.exponential import Reference, Scale, scale_of
 from softmax_numba.cpu.jit import INLINED, inlined
 from softmax_numba.cpu.memory import number_like, put
-from softmax_numba.cpu.wide import numbers_for
+from softmax_numba.cpu.wide import fourfold, numbers_for
 
 
 class Scales(NamedTuple):
@@ -31,6 +31,24 @@ def note_scale(scales, lane, temperature):
     put(scales.octave_high, lane, scale.octave_high)
     put(scales.octave_low, lane, scale.octave_low)
     put(scales.inverse, lane, scale.inverse)
+
+
+@inlined
+def scale_of_four(scale):
+    """The :class:`Scale` for four vectors of the same lanes."""
+    return Scale(
+        fourfold(scale.per_octave),
+        fourfold(scale.octave_high),
+        fourfold(scale.octave_low),
+        fourfold(scale.inverse),
+        1.0,
+    )
+
+
+@inlined
+def reference_of_four(shift, magic, floor):
+    """The :class:`Reference` for four vectors of the same lanes."""
+    return Reference(fourfold(shift), 0.0, fourfold(magic), fourfold(floor))
 
 
 def scale_for(scales, lane, lanes, temperature):

@@ -10,7 +10,7 @@ import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
-from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference
+from softmax_numba.cpu.exponential import exp_relative, reference
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.memory import (
@@ -27,7 +27,7 @@ from softmax_numba.cpu.memory import (
     stored_size,
     stream,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.simd import in_compute_dtype, larger
 from softmax_numba.cpu.sums import total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, joined_four, largest_of_quarters, quarters, sum_of_quarters
@@ -140,14 +140,8 @@ def shallow_columns(operation, compute):
         """What becomes of a vector of lanes, whose values are ``x`` and, if there are so ``many``, ``y``."""
         top = largest_of_quarters(larger(x, y) if many else x)
         one = reference(safe_top(top), scale)
-        ref = Reference(fourfold(one.shift), 0.0, fourfold(one.magic), fourfold(one.floor))
-        wide = Scale(
-            fourfold(scale.per_octave),
-            fourfold(scale.octave_high),
-            fourfold(scale.octave_low),
-            fourfold(scale.inverse),
-            1.0,
-        )
+        ref = reference_of_four(one.shift, one.magic, one.floor)
+        wide = scale_of_four(scale)
         e, ties = terms_of(x, top, ref, wide, terms)
         more = e
         if many:

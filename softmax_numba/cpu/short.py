@@ -11,11 +11,10 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.exponential import Scale
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.memory import LINE_BYTES, fence, moved, number_at, prefetch, put, store, stored_size, width_of
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scale_of_four
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
 from softmax_numba.cpu.waiting import (
@@ -98,7 +97,7 @@ def short_rows(operation, compute):
             fourfold(numbers_for(noted, LOG * most + k, width)),
         )
         scale = scale_for(tile.scales, k, width, temperature)
-        of_all = Scale(scale.per_octave, scale.octave_high, scale.octave_low, fourfold(scale.inverse), 1.0)
+        of_all = scale_of_four(scale)
         for i in range(0, length * width, 4 * width):
             store(p, i, value(load_wide(p, i, 4), found, of_all))
 

@@ -1,7 +1,7 @@
 """The map over a stretch of a row: whole vectors to whole vectors, past the cache where nobody will read them soon."""
 
 from softmax_numba.cpu.jit import inlined
-from softmax_numba.cpu.memory import address_of, load, load_first, store, store_first, stream, width_of
+from softmax_numba.cpu.memory import load, load_first, store, store_first, stream, to_full_vectors, width_of
 
 
 def stretch_map(operation):
@@ -14,8 +14,7 @@ def stretch_map(operation):
         width = width_of(out)
         i = 0
         if past_cache:
-            size = address_of(out, 1) - address_of(out, 0)
-            i = min(count, (-address_of(out, 0) & (width * size - 1)) // size)
+            i = min(count, to_full_vectors(out))
             if i > 0:
                 store_first(out, 0, i, value(load_first(p, 0, i), found, scale))
             while i + width <= count:

@@ -136,12 +136,3 @@ def read_block(x, mask, tile, start, count, ahead):
 def lines_ahead(lanes, itemsize):
     """How many lines of so many lanes memory should be asked for in advance: no prefetcher follows such steps."""
     return AHEAD_BYTES // (lanes * itemsize) + 1
-
-
-@inlined
-def left_by(mask, o, j):
-    """How many values of a lane a mask leaves."""
-    left = 0
-    for i in range(mask.shape[1]):
-        left += mask[o, i, j]
-    return left

@@ -15,6 +15,7 @@ from softmax_numba.cpu.memory import (
     load_first,
     moved,
     store_first,
+    stored_size,
     stream_four,
     stream_line,
     width_of,
@@ -75,7 +76,7 @@ def _copy(p, count, out):
 def without_lines(waiting, done):
     """The stretch after its whole lines have been streamed, of which ``done`` results were before."""
     values, target, head, end, _ = waiting
-    line = LINE_BYTES // (address_of(values, 1) - address_of(values, 0))
+    line = LINE_BYTES // stored_size(values)
     whole = end // line * line
     if whole == 0:
         return waiting

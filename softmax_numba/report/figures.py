@@ -16,12 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from softmax_numba.bench.results import Cell, ContenderInfo, Results
-from softmax_numba.bench.run import thread_counts, with_threads
 from softmax_numba.bench.timing import Spread
 from softmax_numba.report.summary import promised_ulp
 from softmax_numba.report.words import ratio_text, ulp_text
 
-__all__ = ["Picture", "draw", "growth"]
+__all__ = ["GRID", "STYLE", "Picture", "draw", "provenance", "saved", "styles_of"]
 
 _OURS = ("#0072B2", "o")
 _PEERS = (
@@ -33,8 +32,8 @@ _PEERS = (
     ("#F0E442", "X"),
     ("#999999", "h"),
 )
-_INK, _GRID, _BAND, _LOSS, _PROMISE = "#1a1a1a", "#d9d9d9", "#f4f4f4", "#fbe9e1", "#8c8c8c"
-_STYLE: Any = {
+_INK, GRID, _BAND, _LOSS, _PROMISE = "#1a1a1a", "#d9d9d9", "#f4f4f4", "#fbe9e1", "#8c8c8c"
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": _INK,
@@ -85,7 +84,7 @@ _Read = Callable[[Cell, str], _Point | None]
 
 def draw(results: Results) -> tuple[Picture, ...]:
     """The pictures for which the results hold anything, the most important first."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         return tuple(
             picture for make in (_speed, _bandwidth, _accuracy, _latency) if (picture := make(results)) is not None
         )
@@ -200,53 +199,6 @@ def _latency(results: Results) -> Picture | None:
     )
 
 
-def growth(results: Results) -> Picture | None:
-    """How the cost of a value changes with the length of its lane; None where the results do not hold that."""
-    cells = sorted((cell for cell in results.cells if cell.kind == "growth"), key=lambda cell: cell.shape)
-    if len(cells) < 2:
-        return None
-    title = "What does a value cost, the longer its lane?"
-    caption = (
-        "One lane of float32, softmax into a given result: nanoseconds a value over the lane's length, both axes "
-        "logarithmic; lower is better. Bands reach from the 20 % to the 80 % quantile of the rounds. Fewer threads "
-        "are drawn thinner."
-    )
-    counts, styles = thread_counts(results.threads), _styles(results)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(8.2, 5.2), layout="constrained")
-        axes = figure.add_subplot()
-        for contender in (results.contenders[0], *results.peers):
-            colour, shape = styles[contender.name]
-            for k, count in enumerate(counts):
-                name = contender.name if count == results.threads else with_threads(contender.name, count)
-                found = [(cell.shape[0], m.time) for cell in cells if (m := cell.named(name)) and m.time and m.seconds]
-                lengths = [length for length, _ in found]
-                low, middle, high = (
-                    [1e9 * getattr(time, part) / length for length, time in found] for part in ("low", "median", "high")
-                )
-                threads = f"{count} thread{'s' if count > 1 else ''}"
-                axes.plot(
-                    lengths,
-                    middle,
-                    color=colour,
-                    marker=shape,
-                    markersize=3 + 3 * (k + 1) / len(counts),
-                    linewidth=0.6 + 1.6 * (k + 1) / len(counts),
-                    label=f"{contender.title} {contender.version or ''}, {threads}",
-                )
-                axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-        axes.set_xlabel("values in the lane")
-        axes.set_ylabel("nanoseconds a value")
-        axes.grid(color=_GRID, linewidth=0.6)
-        axes.legend(frameon=False)
-        figure.suptitle(f"{title}\n", x=0.01, ha="left", fontsize=12, fontweight="bold")
-        axes.set_title(_provenance(results), loc="left", fontsize=8.5)
-        return Picture("growth", title, caption, _saved(figure, "svg"), _saved(figure, "png"))
-
-
 # --- the layout they share ----------------------------------------------------------
 
 
@@ -269,7 +221,7 @@ def _log_axis(axes: Axes, unit: str, least: tuple[float, float], room: float = 0
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}{unit}"))
 
 
-def _styles(results: Results) -> dict[str, tuple[str, str]]:
+def styles_of(results: Results) -> dict[str, tuple[str, str]]:
     peers = results.contenders[1:]
     styles = {results.contenders[0].name: _OURS}
     return styles | {peer.name: _PEERS[i % len(_PEERS)] for i, peer in enumerate(peers)}
@@ -293,7 +245,7 @@ def _panels(
         return None
     rows = list(dict.fromkeys((cell.workload, cell.dtype) for cell in cells))
     ops = list(dict.fromkeys(cell.op for cell in cells))
-    styles = _styles(results)
+    styles = styles_of(results)
 
     # Inches: the room for names and legend is fixed, a row is as high as its markers need.
     row_height = max(0.34, 0.11 * len(contenders) + 0.06)
@@ -336,8 +288,8 @@ def _panels(
         columnspacing=1.4,
         handletextpad=0.4,
     )
-    figure.text(0.15 / width, 0.16 / height, _provenance(results), fontsize=7.5, color="#595959", va="center")
-    return Picture(name, title, caption, _saved(figure, "svg"), _saved(figure, "png"))
+    figure.text(0.15 / width, 0.16 / height, provenance(results), fontsize=7.5, color="#595959", va="center")
+    return Picture(name, title, caption, saved(figure, "svg"), saved(figure, "png"))
 
 
 def _rows(axes: Axes, count: int, op: str) -> None:
@@ -345,7 +297,7 @@ def _rows(axes: Axes, count: int, op: str) -> None:
         axes.axhspan(y - 0.5, y + 0.5, color=_BAND, zorder=0)
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_title(op, fontsize=10.5, loc="left")
-    axes.grid(axis="x", color=_GRID, linewidth=0.7, zorder=1)
+    axes.grid(axis="x", color=GRID, linewidth=0.7, zorder=1)
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
@@ -395,13 +347,13 @@ def _row_label(results: Results, workload: str, dtype: str) -> str:
     return f"{results.workload(workload).title}, {dtype}"
 
 
-def _provenance(results: Results) -> str:
+def provenance(results: Results) -> str:
     machine = results.machine
     state = "" if results.state == "complete" else f" · {results.state}"
     return f"{machine.cpu} · {results.threads} threads · {results.started[:10]} · {results.mode}{state}"
 
 
-def _saved(figure: Figure, kind: str) -> bytes:
+def saved(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
     figure.savefig(file, format=kind, dpi=150, metadata=metadata)

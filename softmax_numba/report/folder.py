@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from softmax_numba.bench.results import Results
-from softmax_numba.report import regimes
-from softmax_numba.report.figures import draw, growth
+from softmax_numba.report import growth, regimes
+from softmax_numba.report.figures import draw
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import markdown
@@ -80,7 +80,7 @@ def write_grid(folder: Path, results: Results) -> Summary:
     """The files of a grid of regimes: the table, the picture of growing lanes, every round and CSV."""
     write_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
-    picture = growth(results)
+    picture = growth.draw(results)
     if picture is not None:
         write_whole(folder / f"{picture.name}.svg", picture.svg)
         write_whole(folder / f"{picture.name}.png", picture.png)

@@ -7,12 +7,12 @@ from statistics import geometric_mean
 from softmax_numba.bench.regimes import REGIMES, Regime
 from softmax_numba.bench.results import Cell, Results
 from softmax_numba.bench.roofline import EXPONENTIAL
-from softmax_numba.bench.run import thread_counts, with_threads
 from softmax_numba.bench.timing import Spread, ratio
+from softmax_numba.report import growth
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
 
-__all__ = ["PEER", "Line", "brief_table", "growth_table", "headline", "lines", "markdown", "pipes"]
+__all__ = ["PEER", "Line", "brief_table", "headline", "lines", "markdown", "pipes"]
 
 PEER = "torch"
 
@@ -131,25 +131,6 @@ def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *others]]
 
 
-def growth_table(results: Results) -> list[list[str]]:
-    """A row a length of a single lane: nanoseconds a value, ours and the peer's, with each number of threads."""
-    cells = sorted((cell for cell in results.cells if cell.kind == "growth"), key=lambda cell: cell.shape)
-    names = {
-        f"{contender.title}, {count} thread{'s' if count > 1 else ''}": (
-            contender.name if count == results.threads else with_threads(contender.name, count)
-        )
-        for contender in (results.contenders[0], *results.peers)
-        for count in thread_counts(results.threads)
-    }
-    rows = [["values", *names]]
-    for cell in cells:
-        times = [None if (m := cell.named(name)) is None else m.time for name in names.values()]
-        rows.append(
-            [f"{cell.shape[0]:,}", *("–" if t is None else f"{1e9 * t.median / cell.shape[0]:.3g}" for t in times)]
-        )
-    return rows if cells else []
-
-
 def markdown(results: Results) -> str:
     """``regimes.md``."""
     found = lines(results)
@@ -159,10 +140,10 @@ def markdown(results: Results) -> str:
     text += [f"- {what}: {value}" for what, value in facts(results)]
     text += ["", *pipes(brief_table(results)), ""]
     text += pipes([_HEADS, *(_row(results, line.regime, cell) for line in found for cell in line.cells)])
-    growth = growth_table(results)
-    if growth:
+    rows = growth.table(results)
+    if rows:
         text += ["", "## One lane of every size: nanoseconds a value", "", "![the same as a picture](growth.svg)", ""]
-        text += pipes(growth)
+        text += pipes(rows)
     text += [
         "",
         "vs PyTorch: its time over ours, round by round, both into a given result unless the regime says otherwise; "

@@ -1,0 +1,86 @@
+"""What a value costs, the longer its lane: one lane of every size, every number of threads; a table and a picture."""
+
+from collections.abc import Iterator
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from softmax_numba.bench.results import Cell, ContenderInfo, Results, thread_counts, with_threads
+from softmax_numba.report.figures import GRID, STYLE, Picture, provenance, saved, styles_of
+
+__all__ = ["draw", "table"]
+
+
+def _cells(results: Results) -> list[Cell]:
+    """The growing lanes, the shortest first."""
+    return sorted((cell for cell in results.cells if cell.kind == "growth"), key=lambda cell: cell.shape)
+
+
+def _series(results: Results) -> Iterator[tuple[ContenderInfo, int, str]]:
+    """Each contender with each number of threads, and what the cells call that."""
+    for contender in (results.contenders[0], *results.peers):
+        for count in thread_counts(results.threads):
+            yield contender, count, with_threads(contender.name, count, results.threads)
+
+
+def _threads_text(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def table(results: Results) -> list[list[str]]:
+    """A row a length: nanoseconds a value, a column a contender and number of threads; empty without such cells."""
+    cells, series = _cells(results), list(_series(results))
+    if not cells:
+        return []
+    rows = [["values", *(f"{contender.title}, {_threads_text(count)}" for contender, count, _ in series)]]
+    for cell in cells:
+        measured = [cell.named(name) for _, _, name in series]
+        times = [None if m is None else m.time for m in measured]
+        costs = ["–" if time is None else f"{1e9 * time.median / cell.shape[0]:.3g}" for time in times]
+        rows.append([f"{cell.shape[0]:,}", *costs])
+    return rows
+
+
+def draw(results: Results) -> Picture | None:
+    """The same as a picture; None where there is no line to draw."""
+    cells, counts, styles = _cells(results), thread_counts(results.threads), styles_of(results)
+    if len(cells) < 2:
+        return None
+    title = "What does a value cost, the longer its lane?"
+    caption = (
+        "One lane of float32, softmax into a given result: nanoseconds a value over the lane's length, both axes "
+        "logarithmic; lower is better. Bands reach from the 20 % to the 80 % quantile of the rounds. Fewer threads "
+        "are drawn thinner."
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        for contender, count, name in _series(results):
+            colour, shape = styles[contender.name]
+            found = [(cell.shape[0], m.time) for cell in cells if (m := cell.named(name)) and m.time]
+            lengths = [length for length, _ in found]
+            low, middle, high = (
+                [1e9 * getattr(time, part) / length for length, time in found] for part in ("low", "median", "high")
+            )
+            share = (counts.index(count) + 1) / len(counts)
+            axes.plot(
+                lengths,
+                middle,
+                color=colour,
+                marker=shape,
+                markersize=3 + 3 * share,
+                linewidth=0.6 + 1.6 * share,
+                label=f"{contender.title} {contender.version or ''}, {_threads_text(count)}",
+            )
+            axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.set_xlabel("values in the lane")
+        axes.set_ylabel("nanoseconds a value")
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.legend(frameon=False)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        axes.set_title(provenance(results), loc="left", fontsize=8.5)
+        return Picture("growth", title, caption, saved(figure, "svg"), saved(figure, "png"))

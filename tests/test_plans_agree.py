@@ -1,0 +1,225 @@
+"""Every plan gives the same bits, wherever arrays stand and whatever stands beside them."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from oracle import same_bits
+
+from softmax_numba.cpu import sweeps
+from softmax_numba.cpu.blocks import KEEP_ALL_BYTES, KEEP_BYTES
+from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
+from softmax_numba.cpu.plan import Plan
+from softmax_numba.dtypes import for_kernel
+
+OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
+every_operation = pytest.mark.parametrize("name", OPERATIONS)
+every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+
+PLANS = (
+    Plan("rows", 1, False),
+    Plan("rows", 1, True),
+    Plan("rows", 2, False),
+    Plan("rows", 5, True),
+    Plan("short", 1, False),
+    Plan("short", 1, True),
+    Plan("short", 3, False),
+    Plan("short", 2, True),
+    Plan("blocks", 1, False),
+    Plan("blocks", 3, True),
+    Plan("columns", 1, False),
+    Plan("columns", 3, False),
+    Plan("columns", 1, True),
+    Plan("columns", 2, True),
+    Plan("deep", 1, False),
+    Plan("deep", 3, False),
+    Plan("deep", 1, True),
+    Plan("deep", 2, True),
+    Plan("shallow", 1, False),
+    Plan("shallow", 2, False),
+    Plan("shallow", 1, True),
+    Plan("shallow", 3, True),
+    Plan("long", 2, False),
+    Plan("long", 7, True),
+)
+
+
+def for_lanes(length, masked=False):
+    """The plans for lanes of that length."""
+    longest = {"rows": BLOCK, "short": BLOCK, "shallow": 8}
+    without_mask = ("short", "deep", "shallow")
+    return [
+        plan
+        for plan in PLANS
+        if length <= longest.get(plan.sweep, length) and not (masked and plan.sweep in without_mask)
+    ]
+
+
+def carried_out(name, plan, lanes, where=None, temperature=None, shift=1):
+    """The results for `lanes` (a 2-D array, a lane a row) by `plan`, in the layout that the plan is for."""
+    operation, across = OPERATIONS[name], plan.sweep in ("columns", "deep", "shallow")
+    count = len(lanes)
+
+    def laid_out(array):
+        return array.T[None] if across else array[:, :, None]
+
+    x = np.ascontiguousarray(laid_out(lanes))
+    mask = None if where is None else np.ascontiguousarray(laid_out(where))
+    heat = None
+    if temperature is not None:
+        heat = temperature.reshape((1, count) if across else (count, 1))
+    shape = tuple(1 if operation.one_number and axis == 1 else n for axis, n in enumerate(x.shape))
+    # Off any cache line, which streaming stores have to see to; with a guard on either side.
+    room = np.full(int(np.prod(shape)) + 2 * shift, 7, lanes.dtype)
+    out = room[shift:-shift].reshape(shape)
+    name = lanes.dtype.name
+    sweeps.run(operation, plan, name, for_kernel(x, name), mask, heat, for_kernel(out, name))
+    assert (room[:shift] == 7).all() and (room[-shift:] == 7).all()
+    return (out[0].T if across else out[:, :, 0]).copy()
+
+
+def lanes_of(count, length, dtype, seed=0):
+    rng = np.random.default_rng([seed, count, length])
+    x = (rng.normal(size=(count, length)) * 5).astype(dtype)
+    x[-1, length // 2] = 60
+    if count > 2:
+        x[1, : length // 2] = -np.inf
+    return x
+
+
+near_a_multiple = st.builds(
+    lambda step, times, off: max(1, step * times + off),
+    st.sampled_from([16, 64, BLOCK]),
+    st.integers(0, 3),
+    st.integers(-2, 2),
+)
+
+
+@every_operation
+@every_float
+@given(length=near_a_multiple, count=st.integers(1, 40), seed=st.integers(0, 99))
+@settings(max_examples=25)
+@example(length=1, count=1, seed=0)
+@example(length=5, count=300, seed=0)
+@example(length=33, count=1000, seed=0)
+@example(length=BLOCK, count=17, seed=0)
+@example(length=BLOCK + 1, count=9, seed=0)
+@example(length=3 * BLOCK - 1, count=3, seed=0)
+def test_every_plan_gives_the_same_bits(name, dtype, length, count, seed):
+    x = lanes_of(count, length, dtype, seed)
+    first, *others = for_lanes(length)
+    expected = carried_out(name, first, x)
+    for other in others:
+        assert same_bits(carried_out(name, other, x, shift=1 + seed % 7), expected), other
+
+
+@every_operation
+@pytest.mark.parametrize("masked", [False, True])
+@given(length=near_a_multiple, count=st.integers(1, 20), seed=st.integers(0, 99))
+@settings(max_examples=15)
+@example(length=2 * BLOCK + 3, count=9, seed=1)
+def test_every_plan_gives_the_same_bits_with_mask_and_temperature(name, masked, length, count, seed):
+    x = lanes_of(count, length, np.float32, seed)
+    rng = np.random.default_rng(seed)
+    where = None
+    if masked:
+        where = rng.random(x.shape) < 0.7
+        where[0] = False
+    temperature = rng.uniform(0.3, 3, count)
+    first, *others = for_lanes(length, masked=masked)
+    expected = carried_out(name, first, x, where, temperature)
+    for other in others:
+        assert same_bits(carried_out(name, other, x, where, temperature), expected), other
+
+
+def across_the_middle(lanes, outer, spare):
+    """The lanes of a 2-D array as an (outer, length, inner) array, with so much room between its lines."""
+    count, length = lanes.shape
+    whole = np.full((outer, length, count // outer + spare), 7, lanes.dtype)
+    given = whole[:, :, : count // outer]
+    given[...] = lanes.reshape(outer, -1, length).transpose(0, 2, 1)
+    return given
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, "bfloat16"], ids=str)
+@given(
+    length=st.integers(2, 8) | st.integers(9, 150) | st.sampled_from([255, 1000, 4096, 4097, 9000]),
+    inner=st.integers(1, 150) | st.sampled_from([256, 1023, 1024, 1025, 1100]),
+    outer=st.integers(1, 3),
+    spare=st.sampled_from([0, 0, 1, 16, 32]),
+    shares=st.integers(1, 5),
+    shift=st.sampled_from([0, 1, 4, 15, 16]),
+    past_cache=st.booleans(),
+    tempered=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+@example(length=3, inner=65, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=8, inner=16 * 9 + 2, outer=1, spare=14, shares=9, shift=4, past_cache=True, tempered=True)
+@example(length=300, inner=128, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=21, inner=1100, outer=2, spare=4, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=4100, inner=70, outer=2, spare=0, shares=2, shift=4, past_cache=True, tempered=True)
+def test_columns_in_any_place(name, dtype, length, inner, outer, spare, shares, shift, past_cache, tempered):
+    """Slabs of columns, with and without room between their lines, from any place of a cache line on."""
+    dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    operation, count = OPERATIONS[name], outer * inner
+    lanes = lanes_of(count, length, np.float32, length).astype(dtype)
+    heat = np.random.default_rng(inner).uniform(0.3, 3, count) if tempered else None
+    expected = carried_out(name, Plan("rows" if length <= BLOCK else "blocks", 1, False), lanes, temperature=heat)
+    x = across_the_middle(lanes, outer, spare)
+    lines = 1 if operation.one_number else length
+    room = np.full(outer * lines * (inner + spare) + 2 * shift + 64, 7, dtype)
+    start = (-room.ctypes.data % 64) // room.itemsize + shift
+    out = room[start : start + outer * lines * (inner + spare)].reshape(outer, lines, inner + spare)
+    heats = None if heat is None else heat.reshape(outer, inner)
+    for sweep in ("columns", "deep", "shallow")[: 3 if length <= 8 else 2]:
+        room[...] = 7
+        plan = Plan(sweep, min(shares, outer * -(-inner // (8 if dtype.itemsize == 8 else 16))), past_cache)
+        given, result = for_kernel(x, dtype.name), for_kernel(out[:, :, :inner], dtype.name)
+        sweeps.run(operation, plan, dtype.name, given, None, heats, result)
+        found = out[:, :, :inner].transpose(0, 2, 1).reshape(count, lines)
+        assert same_bits(found, expected.reshape(count, lines)), plan
+        out[:, :, :inner] = 7
+        assert (room == 7).all(), plan  # nothing else was written
+
+
+@every_operation
+@every_float
+@pytest.mark.parametrize("past_cache", [False, True])
+def test_short_rows_of_every_length(name, dtype, past_cache):
+    """Every remainder of a vector, whole and broken groups of rows, with and without temperatures."""
+    for length in range(2, 34):
+        for count in (15, 16, 17, 130):
+            x = lanes_of(count, length, dtype)
+            heat = np.random.default_rng(length).uniform(0.3, 3, count) if length % 3 == 0 else None
+            expected = carried_out(name, Plan("rows", 1, False), x, temperature=heat)
+            assert same_bits(carried_out(name, Plan("short", 1, past_cache), x, temperature=heat), expected)
+
+
+@every_operation
+@every_float
+def test_lanes_kept_and_not_kept_between_the_passes(name, dtype):
+    """Around the length from which exponentials are computed twice: with the bits that shorter plans have."""
+    longest = KEEP_BYTES // np.dtype(dtype).itemsize
+    for length in (longest - 1, longest, longest + 1):
+        x = lanes_of(2, length, dtype)
+        expected = carried_out(name, Plan("long", 5, False), x)
+        for other in (Plan("blocks", 1, False), Plan("blocks", 2, True), Plan("columns", 1, False)):
+            assert same_bits(carried_out(name, other, x), expected), (length, other)
+
+
+@every_operation
+@every_float
+def test_exponentials_kept_where_the_results_will_be_and_computed_again(name, dtype):
+    """Around the size from which caches do not hold them; and what they overwrite may be the values themselves."""
+    longest = KEEP_ALL_BYTES // np.dtype(dtype).itemsize
+    for length in (longest - 5, longest + 5):
+        x = lanes_of(1, length, dtype)
+        expected = carried_out(name, Plan("blocks", 1, False), x)
+        for other in (Plan("long", 5, False), Plan("blocks", 1, True), Plan("long", 3, True)):
+            assert same_bits(carried_out(name, other, x), expected), (length, other)
+        if name != "logsumexp":
+            in_place = x.copy()[:, :, None]
+            sweeps.run(OPERATIONS[name], Plan("long", 4, True), x.dtype.name, in_place, None, None, in_place)
+            assert same_bits(in_place[:, :, 0], expected), length
