@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop, pages
+from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan
@@ -165,7 +166,7 @@ def general(
     keepdims: bool = False,
 ) -> Any:
     """The result for any arguments that the public functions take."""
-    _one_device(x=x, where=where, temperature=temperature, out=out)
+    one_device(x=x, where=where, temperature=temperature, out=out)
     masked = isinstance(x, np.ma.MaskedArray)
     if masked:
         where = ~np.ma.getmaskarray(x) if where is None else where & ~np.ma.getmaskarray(x)
@@ -176,15 +177,15 @@ def general(
     shape = values.shape
     if operation.one_number:
         shape = lanes if keepdims else tuple(n for i, n in enumerate(values.shape) if i not in axes)
-    target = None if out is None else _checked_out(out, shape, result)
+    target = None if out is None else checked_out(out, shape, result)
     part = None if where is None else _mask(where, values.shape)
-    heat = None if temperature is None else _temperature(temperature, lanes)
+    heat = None if temperature is None else checked_temperature(temperature, lanes)
 
     if target is not None:
         part = _apart(part, target)
-        answer = target if _may_write(operation, values, target) else np.empty(shape, target.dtype)
+        answer = target if may_write(values, target, operation.one_number) else np.empty(shape, target.dtype)
     else:
-        answer = _like(values, shape, result)
+        answer = like(values, shape, result)
     in_place = answer.reshape(lanes) if operation.one_number and not keepdims else answer
     _compute(operation, values, axes, part, heat, result, in_place)
     if not np.may_share_memory(in_place, answer):
@@ -202,26 +203,6 @@ def general(
     return give_back(answer)
 
 
-def _one_device(**arguments: Any) -> None:
-    found = {name: interop.device(value) for name, value in arguments.items()}
-    if "cpu" in found.values() and "gpu" in found.values():
-        places = ", ".join(f"{name} on the {place.upper()}" for name, place in found.items() if place)
-        raise ValueError(f"all arrays of a call must be on one device; got {places}")
-
-
-def _checked_out(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    if not interop.is_array(out):
-        raise TypeError(f"out must be an array, not {out!r}")
-    target = interop.take(out, "out").array
-    if target.shape != shape:
-        raise ValueError(f"out has shape {target.shape}; the result has shape {shape}")
-    if name_of(target.dtype) != name:
-        raise TypeError(f"out has dtype {target.dtype}; the result has dtype {name}")
-    if not target.flags.writeable:
-        raise ValueError(f"out is read-only (shape {target.shape}, dtype {target.dtype}); it must be writable")
-    return target
-
-
 def _mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
     mask = interop.take(where, "where").array
     if mask.dtype != np.bool_:
@@ -232,50 +213,8 @@ def _mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"where has shape {mask.shape}, which cannot be broadcast to x's {shape}") from None
 
 
-def _temperature(temperature: Any, lanes: tuple[int, ...]) -> np.ndarray | None:
-    """The temperature of each lane as float64, None where all are 1."""
-    if type(temperature) is float and 0.0 < temperature < math.inf:
-        return None if temperature == 1.0 else np.array(temperature)
-    given = interop.take(temperature, "temperature").array
-    if given.dtype.kind not in "iuf" and given.dtype.name != "bfloat16":
-        raise TypeError(f"temperature must be a number or an array of numbers, not {temperature!r}")
-    heat = given.astype(np.float64)
-    wrong = ~(np.isfinite(heat) & (heat > 0))
-    if wrong.any():
-        raise ValueError(f"temperature must be positive and finite, not {given[wrong].flat[0]}")
-    try:
-        np.broadcast_shapes(heat.shape, lanes)
-        heat = np.broadcast_to(heat, lanes) if heat.ndim else heat
-    except ValueError:
-        raise ValueError(
-            f"temperature has shape {heat.shape}, which cannot be broadcast to the lanes' shape {lanes}"
-        ) from None
-    return None if heat.ndim == 0 and heat == 1.0 else heat
-
-
 def _apart(mask: np.ndarray | None, target: np.ndarray) -> np.ndarray | None:
     return mask.copy() if mask is not None and np.may_share_memory(mask, target) else mask
-
-
-def _may_write(operation: Operation, values: np.ndarray, target: np.ndarray) -> bool:
-    """Whether kernels may write to ``target`` while they read ``values``: no overlap, or the same places."""
-    if not target.dtype.isnative or not target.flags.aligned or 0 in target.strides:
-        return False
-    if not np.may_share_memory(values, target):
-        return True
-    same = (
-        values.dtype == target.dtype
-        and values.strides == target.strides
-        and values.__array_interface__["data"][0] == target.__array_interface__["data"][0]
-    )
-    return same and not operation.one_number
-
-
-def _like(values: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """A new array for the result, in the memory order of the input where both have one shape."""
-    if shape == values.shape:
-        return pages.empty_like(values, dtype_of(name))
-    return pages.empty(shape, dtype_of(name))
 
 
 def _compute(

@@ -21,6 +21,7 @@ ALLOWED = "float16, bfloat16 (ml_dtypes), float32, float64, integers and bool"
 
 # Numba has no 16-bit floats on the CPU: they travel as integers of the same size, one signed and one not.
 _TRAVELS_AS = {"float16": np.dtype(np.uint16), "bfloat16": np.dtype(np.int16)}
+STORED = _TRAVELS_AS | {name: np.dtype(name) for name in ("float32", "float64")}  # as kernels get them
 _STORAGE = {"float16": HALF, "bfloat16": BFLOAT, "float32": types.float32, "float64": types.float64}
 
 

@@ -1,5 +1,6 @@
 """Any shape and any axes as lanes: arrays of shape (outer, length, inner) that share memory with the given ones."""
 
+import functools
 import math
 import operator
 from typing import NamedTuple
@@ -55,13 +56,18 @@ def split(x: np.ndarray, axes: tuple[int, ...]) -> Split:
     Kept axes with longer strides than the lane's are outside, the others inside, each group from long to short
     strides: a C-ordered array reduced along its last axis has everything outside, its transpose everything inside.
     """
-    steps = [abs(s) for s in x.strides]
-    lane = [a for a in axes if x.shape[a] != 1]
+    return _split(x.shape, x.strides, axes)
+
+
+@functools.lru_cache(maxsize=1024)
+def _split(shape: tuple[int, ...], strides: tuple[int, ...], axes: tuple[int, ...]) -> Split:
+    steps = [abs(s) for s in strides]
+    lane = [a for a in axes if shape[a] != 1]
     least = min((steps[a] for a in lane), default=0)
-    kept = sorted((a for a in range(x.ndim) if a not in axes), key=lambda a: -steps[a])
+    kept = sorted((a for a in range(len(shape)) if a not in axes), key=lambda a: -steps[a])
     outer = [a for a in kept if steps[a] >= least]
     inner = [a for a in kept if steps[a] < least]
-    sizes = [math.prod(x.shape[a] for a in group) for group in (outer, axes, inner)]
+    sizes = [math.prod(shape[a] for a in group) for group in (outer, axes, inner)]
     return Split((*outer, *axes, *inner), axes, (sizes[0], sizes[1], sizes[2]))
 
 

@@ -6,7 +6,17 @@ import pytest
 from softmax_numba.bench.accuracy import Judge
 from softmax_numba.bench.peers import OURS, PEERS, Job, select
 from softmax_numba.bench.requests import RequestError
-from softmax_numba.bench.workloads import DTYPES, OPS, dtype_named, result_dtype, result_shape
+from softmax_numba.bench.training import TrainingJudge
+from softmax_numba.bench.workloads import (
+    DTYPES,
+    OPS,
+    TRAINING_OPS,
+    Workload,
+    dtype_named,
+    result_dtype,
+    result_shape,
+    result_shapes,
+)
 
 EVERYBODY = [OURS, *PEERS.values()]
 
@@ -48,6 +58,59 @@ def test_bound_call_sees_the_array_as_it_is_then(peer, op):
     result = work.out if peer.writes_out else np.asarray(returned)
     expected = {"softmax": 1 / 50, "log_softmax": -np.log(50), "logsumexp": np.log(50)}[op]
     assert np.allclose(result, expected)
+
+
+def training_job(op, dtype, axis=-1):
+    def draw(generator, shape, dtype):
+        return generator.standard_normal(shape, dtype=dtype)
+
+    features = 5 if op.startswith("linear") else 0
+    workload = Workload("small", "small", "for a test", (6, 50), axis, draw, features=features)
+    x, *others = workload.operands(op, 0, dtype)
+    return Job(op, x, axis, np.zeros_like(x), threads=1, others=tuple(others))
+
+
+def results_of(job, call):
+    returned = call()
+    return tuple(map(np.asarray, returned)) if isinstance(returned, tuple) else (job.out,)
+
+
+@pytest.mark.parametrize("peer", EVERYBODY, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("op", TRAINING_OPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_losses_and_ways_back(peer, op, dtype, axis):
+    pytest.importorskip(peer.module)
+    if op.startswith("linear") and axis == 0:
+        return
+    work = training_job(op, dtype, axis)
+    if (reason := peer.unsupported(op, work.x.dtype)) is not None:
+        assert peer.name in ("numpy", "scipy") and op in reason
+        return
+    results = results_of(work, peer.bind(work))
+    operands = work.x, *work.others
+    assert tuple(r.shape for r in results) == result_shapes(op, [a.shape for a in operands], axis)
+    judge = TrainingJudge(operands, axis)
+    found = judge.judge(op, {"y": judge.take(op, *results)})["y"]
+    assert found.fault is None
+    assert found.max_ulp < 60
+
+
+@pytest.mark.parametrize("name", ["ours", "torch"])
+@pytest.mark.parametrize("op", TRAINING_OPS)
+def test_bound_step_sees_the_arrays_as_they_are_then(name, op):
+    """Neither is anything kept of the step before."""
+    peer = OURS if name == "ours" else PEERS[name]
+    pytest.importorskip(peer.module)
+    work, other = training_job(op, "float32"), training_job(op, "float32")
+    call = peer.bind(work)
+    call()
+    for array, fresh in zip((work.x, *work.others), (other.x, *other.others), strict=True):
+        fresh[...] = fresh[::-1]
+        array[...] = fresh
+    found = results_of(work, call)
+    for result, expected in zip(found, results_of(other, peer.bind(other)), strict=True):
+        assert np.array_equal(result, expected)
 
 
 def test_torch_gets_the_number_of_threads():

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from softmax_numba.bench.machine import available_threads
-from softmax_numba.bench.roofline import COPY, EXPONENTIAL, READ, STREAMING_COPY, bounds, exponential, one_block
+from softmax_numba.bench.roofline import (
+    COPY,
+    EXPONENTIAL,
+    MERGE,
+    READ,
+    STREAMING_COPY,
+    STREAMING_MERGE,
+    bounds,
+    exponential,
+    merges,
+    one_block,
+)
 
 
 def fresh(count, dtype, offset):
@@ -60,6 +71,23 @@ def test_read_takes_time_in_proportion():
     }
     figures = interleaved(calls, Budget(0.3, 5, 15))
     assert spread(figures["large"].seconds).median > 5 * spread(figures["small"].seconds).median
+
+
+@pytest.mark.parametrize("kind", [MERGE, STREAMING_MERGE])
+@pytest.mark.parametrize("threads", sorted({1, available_threads()}))
+@pytest.mark.parametrize(("count", "offset"), [(1, 0), (33, 8), (300_001, 16)])
+def test_a_merge_reads_both_arrays_and_writes_all_but_the_ends(kind, threads, count, offset):
+    x, other, out = fresh(count, "i4", 0), fresh(count, "i4", offset), fresh(count, "i4", 2 * offset)
+    x[:], other[:] = np.arange(1, count + 1), 2**25 + np.arange(count) % 7
+    merges(x, other, out, threads)[kind]()
+    right = out == x | other
+    assert right.size - right.sum() < 32
+    assert right[32:-32].all()
+
+
+def test_what_differs_in_size_is_not_merged():
+    x = np.ones(1000, np.float32)
+    assert merges(x, x.astype(np.float64), np.empty_like(x), 1) == {}
 
 
 def test_integers_have_a_bound_too():

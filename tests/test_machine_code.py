@@ -9,9 +9,11 @@ import pytest
 from llvmlite import binding
 from numba import types
 
-from softmax_numba.cpu import blocks, columns, deep, rows, shallow, short
+from softmax_numba.cpu import blocks, columns, deep, loss, loss_columns, rows, shallow, short, vjp
 from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.simd import BFLOAT, HALF
+from softmax_numba.cpu.loss_sweeps import INDICES, Kernel
+from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, HALF
+from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP
 
 binding.initialize_all_targets()
 binding.initialize_all_asmprinters()
@@ -51,10 +53,17 @@ def host():
 def compiled(build, operation, storage):
     """A serial sweep, made for this test: code from disk has nothing to show."""
     compute = np.float64 if storage == types.float64 else np.float32
-    sweep = build(operation, compute)
-    x = types.Array(storage, 3, "A", readonly=True)
-    out = types.Array(storage, 3, "A")
-    sweep.compile((x, types.none, types.none, out, types.intp, types.intp, types.boolean))
+    x, out = types.Array(storage, 3, "A", readonly=True), types.Array(storage, 3, "A")
+    arrays = (x, types.none, types.none, out)
+    if isinstance(operation, loss.Kind):
+        sweep = build(compute, operation, True)
+        arrays = (*Kernel("rows", str(COMPUTES_IN[storage]), INDICES, operation.dense, True).types, types.int64)
+        assert storage == COMPUTES_IN[storage]
+    else:
+        sweep = build(operation, compute)
+        if operation is LOG_SOFTMAX_VJP:
+            arrays = (x, x, types.none, out)
+    sweep.compile((*arrays, types.intp, types.intp, types.boolean))
     return sweep
 
 
@@ -88,6 +97,11 @@ SWEEPS = {  # and how many vectors take each step together
     "columns": (columns.columns, LOGSUMEXP, 1),
     "deep columns": (deep.deep_columns, SOFTMAX, 4),
     "shallow columns": (shallow.shallow_columns, SOFTMAX, 4),
+    "losses": (loss.loss_rows, loss.Kind(False, False), 4),
+    "smooth losses": (loss.loss_rows, loss.Kind(False, True), 4),
+    "losses of columns": (loss_columns.loss_columns, loss.Kind(False, False), 4),
+    "vjp": (vjp.vjp_rows, LOG_SOFTMAX_VJP, 4),
+    "vjp of columns": (vjp.vjp_columns, LOG_SOFTMAX_VJP, 4),
 }
 
 

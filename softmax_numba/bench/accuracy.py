@@ -8,7 +8,8 @@ What one ULP is:
 - logsumexp: the spacing at max(\\|result\\|, max \\|x\\|).
 
 Large inputs are judged on whole lanes, drawn by the seed; of one very long lane a sample of places is
-compared, with the sum taken over all of it.
+compared, with the sum taken over all of it. Losses and ways back have a judge of their own, in
+:mod:`softmax_numba.bench.training`.
 """
 
 import math
@@ -21,13 +22,19 @@ import numpy as np
 from softmax_numba.bench.exact import BLOCK, DECIMAL_VALUES, Arithmetic, Decimals, reference_for
 from softmax_numba.bench.workloads import result_dtype
 
-__all__ = ["Accuracy", "Judge", "spacing"]
+__all__ = ["Accuracy", "Exact", "Judge", "Sample", "Tally", "smallest_normal", "spacing"]
 
 Array = np.ndarray[Any, Any]
 # Significand bits with the hidden one, and the frexp exponent of the smallest normal number.
 _FORMATS = {"float64": (53, -1021), "float32": (24, -125), "float16": (11, -13), "bfloat16": (8, -125)}
 # No rounding does this: a lane whose result is off by more than a tenth in total is wrong, not inaccurate.
 _GROSS = 0.1
+# What a fault calls the results of each op.
+_RESULTS = {
+    "softmax": "the probabilities of a lane are",
+    "loss": "the loss is",
+    "gradient": "the gradients of a lane are",
+}
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,19 @@ def spacing(values: Array, dtype: str) -> Array:
     return np.ldexp(np.ones_like(values), np.maximum(exponent, least) - digits)
 
 
-class _Exact(NamedTuple):
-    """A block of exact values: high + low, what one ULP is, which of them count, and high in the result's dtype."""
+def smallest_normal(dtype: str) -> float:
+    """Below this, numbers lose digits."""
+    return math.ldexp(1.0, _FORMATS[dtype][1] - 1)
 
+
+class Exact(NamedTuple):
+    """A block of exact values.
+
+    They are high + low; ``unit`` is what one ULP is, ``counts`` which of them count, ``rounded`` high in the result's
+    dtype. ``terms`` has the sizes of what a gradient is the difference of, and is None for other results.
+    """
+
+    op: str
     rows: slice
     columns: slice
     high: Array
@@ -77,17 +94,17 @@ class _Exact(NamedTuple):
     unit: Array
     counts: Array
     rounded: Array
+    terms: Array | None = None
 
 
-class _Tally:
+class Tally:
     """What has been seen of one contender's results so far."""
 
-    def __init__(self, op: str) -> None:
-        self._op = op
+    def __init__(self) -> None:
         self._largest, self._total, self._counted, self._compared = 0.0, 0.0, 0, 0
         self._fault: str | None = None
 
-    def add(self, y: Array, exact: _Exact) -> None:
+    def add(self, y: Array, exact: Exact) -> None:
         wide = y.astype(exact.high.dtype)
         self._compared += y.size
         finite = np.isfinite(exact.rounded) & np.isfinite(wide)
@@ -99,7 +116,7 @@ class _Tally:
             self._total += float(ulp.sum())
             self._counted += int(counted.sum())
         if self._fault is None:
-            self._fault = self._wrong_kind(wide, exact.rounded) or self._gross(wide, exact.rounded, finite)
+            self._fault = self._wrong_kind(wide, exact.rounded) or self._gross(wide, exact, finite)
 
     @staticmethod
     def _wrong_kind(wide: Array, right: Array) -> str | None:
@@ -111,20 +128,23 @@ class _Tally:
         place = np.unravel_index(int(np.argmin(agrees)), agrees.shape)
         return f"{int((~agrees).sum())} results such as {wide[place]:.6g} where {right[place]:.6g} is right"
 
-    def _gross(self, wide: Array, right: Array, finite: Array) -> str | None:
+    @staticmethod
+    def _gross(wide: Array, exact: Exact, finite: Array) -> str | None:
         """What ULP of normal results cannot see: probabilities that are lost, or far off together."""
-        off = np.abs(np.where(finite, wide - right, 0)).astype(np.float64)
-        size = np.abs(np.where(finite, right, 0)).astype(np.float64)
-        if self._op == "softmax":
-            off, size = off.sum(axis=1), size.sum(axis=1)
-            off, size = off[size > 0], size[size > 0]
+        off = np.abs(np.where(finite, wide - exact.rounded, 0)).astype(np.float64)
+        size = np.abs(np.where(finite, exact.rounded, 0)).astype(np.float64)
+        if exact.op == "softmax":
+            worst = _worst_share(off.sum(axis=1), size.sum(axis=1))
+        elif exact.terms is not None:
+            # Many small entries, or one that is large: a lane that lacks either is wrong.
+            size = np.where(finite, exact.terms, 0).astype(np.float64)
+            worst = _worst_share(off.sum(axis=1), size.sum(axis=1))
+            worst = max(worst, _worst_share(off.max(axis=1), size.max(axis=1)))
         else:
-            size = np.maximum(size, 1)
-        worst = float((off / size).max(initial=0))
+            worst = _worst_share(off, np.maximum(size, 1))
         if worst <= _GROSS:
             return None
-        what = "the probabilities of a lane are" if self._op == "softmax" else "a result is"
-        return f"{what} off by {100 * worst:.3g} %"
+        return f"{_RESULTS.get(exact.op, 'a result is')} off by {100 * worst:.3g} %"
 
     def accuracy(self, reference: str, lanes: int) -> Accuracy:
         seen = self._counted > 0
@@ -136,6 +156,57 @@ class _Tally:
             mean_ulp=self._total / self._counted if seen else None,
             fault=self._fault,
         )
+
+
+def _worst_share(off: Array, size: Array) -> float:
+    return float((off[size > 0] / size[size > 0]).max(initial=0))
+
+
+class Sample:
+    """Lanes of an array, and the places of them that are compared, drawn by a seed.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    axis : int
+    values : int or None
+        About how many values to draw: whole lanes, or places of one that is longer; None: all of them.
+    seed : int
+
+    Attributes
+    ----------
+    length : int
+        Of a lane.
+    lanes : int
+        How many are drawn.
+    lane_numbers : ndarray of int
+        Which ones, counted in the order of the other axes.
+    places : slice or ndarray of int
+        Which entries of a lane.
+    """
+
+    def __init__(self, shape: tuple[int, ...], axis: int, values: int | None, seed: int) -> None:
+        self._axis = axis % len(shape)
+        self.length = shape[self._axis]
+        outer = shape[: self._axis] + shape[self._axis + 1 :]
+        count = math.prod(outer)
+        generator = np.random.default_rng(seed)
+        wanted = count if values is None else max(1, values // self.length)
+        chosen = np.arange(count) if wanted >= count else np.sort(generator.choice(count, wanted, replace=False))
+        # The indices of a 1-D input's only lane are an empty tuple.
+        self._chosen = np.unravel_index(chosen, outer) if outer else ()
+        self.lanes, self.lane_numbers = len(chosen), chosen
+        self.places: Array | slice = slice(None)
+        if values is not None and self.length > values:
+            self.places = np.sort(generator.choice(self.length, values, replace=False))
+
+    def whole(self, array: Array) -> Array:
+        """The lanes of an array of the shape, (lanes, length)."""
+        return np.moveaxis(array, self._axis, -1)[self._chosen].reshape(self.lanes, self.length)
+
+    def one_each(self, array: Array) -> Array:
+        """Those of an array with one number a lane, (lanes, 1)."""
+        return np.array(array[self._chosen]).reshape(self.lanes, 1)
 
 
 class Judge:
@@ -170,41 +241,27 @@ class Judge:
         seed: int = 0,
         arithmetic: Arithmetic | None = None,
     ) -> None:
-        self._axis = axis % x.ndim
         self._dtype = result_dtype(x.dtype)
         self._arithmetic = arithmetic or reference_for(self._dtype.name)
         if isinstance(self._arithmetic, Decimals):
             values = min(values or DECIMAL_VALUES, DECIMAL_VALUES)
-        moved = np.moveaxis(x, self._axis, -1)
-        outer, self._length = moved.shape[:-1], moved.shape[-1]
-        count = math.prod(outer)
-        generator = np.random.default_rng(seed)
-        wanted = count if values is None else max(1, values // self._length)
-        chosen = np.arange(count) if wanted >= count else np.sort(generator.choice(count, wanted, replace=False))
-        # The indices of a 1-D input's only lane are an empty tuple.
-        self._chosen = np.unravel_index(chosen, outer) if outer else ()
-        self.lanes = len(chosen)
-        self._x = self._lanes_of(moved)
+        self._sample = Sample(x.shape, axis, values, seed)
+        self.lanes = self._sample.lanes
+        self._x = self._sample.whole(x)
         if x.dtype != self._dtype:
             self._x = self._x.astype(self._dtype)
         # The sums of a block of lanes, by its first lane: every op needs them, and a long lane takes seconds.
         self._sums: dict[int, tuple[Array, Array]] = {}
-        self._places: Array | slice = slice(None)
-        if values is not None and self._length > values:
-            self._places = np.sort(generator.choice(self._length, values, replace=False))
-
-    def _lanes_of(self, moved: Array) -> Array:
-        return moved[self._chosen].reshape(self.lanes, self._length)
 
     def take(self, op: str, y: Array) -> Array:
         """A copy of the judged part of the result ``y``: (lanes, places), or (lanes, 1) of logsumexp."""
         if op == "logsumexp":
-            return np.array(y[self._chosen]).reshape(self.lanes, 1)
-        return np.array(self._lanes_of(np.moveaxis(y, self._axis, -1))[:, self._places])
+            return self._sample.one_each(y)
+        return np.array(self._sample.whole(y)[:, self._sample.places])
 
     def judge(self, op: str, taken: Mapping[str, Array]) -> dict[str, Accuracy]:
         """The accuracy of each contender's result, as :meth:`take` gave it."""
-        tallies = {name: _Tally(op) for name in taken}
+        tallies = {name: Tally() for name in taken}
         # NaN and infinity are compared like other values here, and what a peer returned may hold anything.
         with np.errstate(all="ignore"):
             for exact in self._blocks(op):
@@ -212,16 +269,16 @@ class Judge:
                     tally.add(taken[name][exact.rows, exact.columns], exact)
         return {name: tally.accuracy(self._arithmetic.name, self.lanes) for name, tally in tallies.items()}
 
-    def _blocks(self, op: str) -> Iterator[_Exact]:
-        smallest = np.ldexp(1.0, _FORMATS[self._dtype.name][1] - 1)
-        step = max(1, BLOCK // self._length)
+    def _blocks(self, op: str) -> Iterator[Exact]:
+        smallest = smallest_normal(self._dtype.name)
+        step = max(1, BLOCK // self._sample.length)
         for first in range(0, self.lanes, step):
             rows = slice(first, first + step)
             lanes = self._x[rows]
             if first not in self._sums:
                 self._sums[first] = self._arithmetic.sums(lanes)
             largest, total = self._sums[first]
-            places = lanes[:, self._places]
+            places = lanes[:, self._sample.places]
             for left in range(0, 1 if op == "logsumexp" else places.shape[1], BLOCK):
                 columns = slice(left, left + BLOCK)
                 high, low = self._arithmetic.values(op, places[:, columns], largest, total)
@@ -233,7 +290,7 @@ class Judge:
                 counts = np.isfinite(size) & (size >= (smallest if op == "softmax" else 0))
                 unit = spacing(np.where(np.isfinite(size), size, 1), self._dtype.name)
                 rounded = high.astype(self._dtype).astype(high.dtype)
-                yield _Exact(rows, columns, high, low, unit, counts, rounded)
+                yield Exact(op, rows, columns, high, low, unit, counts, rounded)
 
 
 def _largest_magnitudes(lanes: Array) -> Array:

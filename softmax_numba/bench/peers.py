@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from softmax_numba.bench.requests import choose
+from softmax_numba.bench.workloads import TRAINING_OPS
 
 __all__ = ["OURS", "PEERS", "Job", "Peer", "select"]
 
@@ -28,11 +29,11 @@ class Job:
     Attributes
     ----------
     op : str
-        One of ``workloads.OPS``.
+        One of ``workloads.OPS`` or ``workloads.TRAINING_OPS``.
     x : ndarray
     axis : int
     out : ndarray
-        The result's buffer; the contenders of a cell share it.
+        The result's buffer; the contenders of a cell share it. That of the gradient where a loss comes with one.
     threads : int
         How many threads a contender may use.
     where : ndarray of bool, optional
@@ -40,6 +41,8 @@ class Job:
     temperature : float
     fresh : bool
         Whether the result is to be a new array; ``out`` then only says of which shape and dtype.
+    others : tuple of ndarray
+        What the operation is handed beside ``x``; see ``Workload.operands``.
     """
 
     op: str
@@ -50,6 +53,7 @@ class Job:
     where: Array | None = None
     temperature: float = 1.0
     fresh: bool = False
+    others: tuple[Array, ...] = ()
 
     @property
     def plain(self) -> bool:
@@ -59,7 +63,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Peer:
-    """A library that computes the three functions.
+    """A library that computes the three functions, and perhaps their losses and ways back.
 
     Attributes
     ----------
@@ -77,8 +81,9 @@ class Peer:
         What the number of threads means to it.
     bind : callable
         ``bind(job)``: a callable without arguments that computes the result and returns it, or leaves it in
-        ``job.out`` and returns whatever the library gives. Everything that the bound call need not repeat,
-        such as wrapping the arrays, is done by ``bind``.
+        ``job.out`` and returns whatever the library gives. A loss, and what comes with it, is returned: as a tuple
+        of results. Everything that the bound call need not repeat, such as wrapping the arrays, is done by
+        ``bind``.
     writes_out : bool
         Whether the result lies in ``job.out`` afterwards.
     unsupported : callable
@@ -113,6 +118,8 @@ def _anything(op: str, dtype: np.dtype[Any]) -> str | None:
 
 def _no_bfloat16(library: str) -> Callable[[str, np.dtype[Any]], str | None]:
     def unsupported(op: str, dtype: np.dtype[Any]) -> str | None:
+        if op in TRAINING_OPS:
+            return f"{library} has no {op}"
         if dtype.name == "bfloat16":
             return f"{library} has no bfloat16: ml_dtypes' loops would round after every step of the expression"
         return None
@@ -131,6 +138,15 @@ def _bind_ours(job: Job) -> Callable[[], Any]:
     function = getattr(softmax_numba, job.op)
     numba.set_num_threads(job.threads)
     x, axis, out = job.x, job.axis, job.out
+    if job.op == "linear_cross_entropy_and_grad":
+        weight, targets = job.others
+        return lambda: function(x, weight, targets)[:3]
+    if job.op == "cross_entropy":
+        (targets,) = job.others
+        return lambda: (function(x, targets, axis=axis),)
+    if job.others:
+        (other,) = job.others
+        return lambda: function(x, other, axis=axis, out=out)
     if job.plain:
         return (lambda: function(x, axis=axis)) if job.fresh else lambda: function(x, axis=axis, out=out)
     options: dict[str, Any] = {"where": job.where} if job.temperature == 1.0 else {"temperature": job.temperature}
@@ -197,23 +213,80 @@ def _no_integers(op: str, dtype: np.dtype[Any]) -> str | None:
     return f"PyTorch's {op} takes no {dtype.name}" if dtype.kind in "biu" else None
 
 
+def _tensor(array: Array) -> Any:
+    import torch
+
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
+        return torch.from_numpy(array)
+
+
+def _array(tensor: Any, dtype: np.dtype[Any]) -> Array:
+    """The same memory without its history."""
+    import torch
+
+    tensor = tensor.detach()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy().view(dtype)
+
+
+def _torch_loss(job: Job) -> Callable[[], Any]:
+    """Forward, and backward from a loss to the leaves, whose gradients of the step before are dropped first."""
+    import torch
+
+    loss_of, dtype, targets = torch.nn.functional.cross_entropy, job.x.dtype, torch.from_numpy(job.others[-1])
+    if job.op == "linear_cross_entropy_and_grad":
+        hidden, weight = (_tensor(array).requires_grad_() for array in (job.x, job.others[0]))
+
+        def linear_step() -> Any:
+            hidden.grad = weight.grad = None
+            loss = loss_of(hidden @ weight.T, targets)
+            loss.backward()
+            return tuple(_array(a, dtype) for a in (loss, hidden.grad, weight.grad))
+
+        return linear_step
+    # Its classes are along axis 1.
+    place = min(1, job.x.ndim - 1)
+    x = _tensor(job.x).movedim(job.axis, place)
+    if job.op == "cross_entropy":
+        return lambda: (_array(loss_of(x, targets), dtype),)
+    x.requires_grad_()
+
+    def step() -> Any:
+        x.grad = None
+        loss = loss_of(x, targets)
+        loss.backward()
+        return _array(loss, dtype), _array(x.grad.movedim(place, job.axis), dtype)
+
+    return step
+
+
+def _torch_way_back(job: Job) -> Callable[[], Any]:
+    """What its autograd calls, without autograd."""
+    import torch
+
+    y, dy, out = _tensor(job.x), _tensor(job.others[0]), _tensor(job.out)
+    axis, dtype = job.axis, y.dtype
+    if job.op == "softmax_vjp":
+        back = torch.ops.aten._softmax_backward_data.out
+        return lambda: back(dy, y, axis, dtype, grad_input=out)
+    back = torch.ops.aten._log_softmax_backward_data.out
+    return lambda: back(dy, y, axis, dtype, out=out)
+
+
 def _bind_torch(job: Job) -> Callable[[], Any]:
     import torch
 
-    def tensor(array: Array) -> Any:
-        if array.dtype.name == "bfloat16":
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor is it written to
-            return torch.from_numpy(array)
-
     torch.set_num_threads(job.threads)
+    if job.op in TRAINING_OPS:
+        return _torch_way_back(job) if job.op.endswith("_vjp") else _torch_loss(job)
     function = getattr(torch, job.op)
-    axis, out = job.axis, tensor(job.out)
+    axis, out = job.axis, _tensor(job.out)
     if min(job.x.strides, default=0) < 0:  # which no tensor has: its user would copy
         given = job.x
-        return lambda: function(tensor(given.copy()), axis, out=out)
-    x = tensor(job.x)
+        return lambda: function(_tensor(given.copy()), axis, out=out)
+    x = _tensor(job.x)
     if job.where is not None:
         hidden = torch.from_numpy(~job.where)
         return lambda: function(x.masked_fill(hidden, -torch.inf), axis, out=out)

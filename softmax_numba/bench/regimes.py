@@ -5,7 +5,7 @@ time to ours that its cells are built for; cells that miss it stay in the table.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,14 @@ def _workload(shape: tuple[int, ...], axis: int = -1, layout: str = "", **option
     return Workload(name, title, "a regime of the grid", shape, axis, _LAYOUTS.get(layout, _normal), **options)
 
 
+def _linear(shape: tuple[int, ...], features: int) -> Workload:
+    """Logits that a linear layer makes of so many features."""
+    logits = _workload(shape)
+    return replace(
+        logits, name=f"{logits.name}-from-{features}", title=f"{logits.title} from {features}", features=features
+    )
+
+
 _CALLS = tuple(_workload(shape) for shape in ((1, 10), (3, 7), (16, 100)))
 _SHORT = tuple(_workload((10**6, length)) for length in (4, 8, 10))
 _TINY = (_workload((10**6, 16)), _workload((500_000, 32)))
@@ -78,6 +86,16 @@ _INNER = (_workload((64, 1000, 128), 1), _workload((8, 21, 256, 256), 1), _workl
 _STRIDED = tuple(_workload((4096, 1000), -1, layout) for layout in _LAYOUTS)
 _OPTIONS = tuple(_workload((4096, 1000), -1, "", **option) for option in ({"masked": True}, {"temperature": 2.0}))
 _FRESH = tuple(_workload(w.shape, -1, "", fresh=True) for w in _VOCABULARIES)
+_LOSSES = (
+    *(_workload(shape) for shape in ((4096, 1000), (2048, 50257), (512, 128256))),
+    _workload((8, 21, 256, 256), 1),
+    _workload((65536, 100)),
+)
+_WAYS_BACK = (
+    *(_workload(shape) for shape in ((4096, 1000), (512, 50257), (16384, 1000))),
+    _workload((64, 1000, 128), 1),
+    _workload((10**6, 10)),
+)
 _MIXED = (_SHORT[1], _TINY[0], _MEMORY[2], _CACHE[0], _VOCABULARIES[0], _INNER[1])
 
 
@@ -108,6 +126,24 @@ _TABLE = (
     Regime("logsumexp", "logsumexp", "five passes that are not fused", 6.0, _tasks(_ROWS, ("logsumexp",))),
     Regime("options", "where, temperature", "needs another array first", 2.0, _tasks(_OPTIONS)),
     Regime("fresh", "no out=", "page faults", 3.0, _tasks(_FRESH)),
+    Regime("cross_entropy", "cross_entropy", "writes the log-probabilities", 3.0, _tasks(_LOSSES, ("cross_entropy",))),
+    Regime(
+        "training",
+        "loss and gradient",
+        "three arrays of the logits' size",
+        2.5,
+        _tasks(_LOSSES, ("cross_entropy_and_grad",)),
+    ),
+    Regime(
+        "vjp", "ways back", "sums in a sweep of their own", 1.7, _tasks(_WAYS_BACK, ("softmax_vjp", "log_softmax_vjp"))
+    ),
+    Regime(
+        "linear",
+        "linear layer and loss",
+        "the logits and their gradient stand in memory",
+        1.0,
+        _tasks((_linear((2048, 50257), 768),), ("linear_cross_entropy_and_grad",)),
+    ),
 )
 REGIMES: dict[str, Regime] = {regime.name: regime for regime in _TABLE}
 

@@ -27,8 +27,8 @@
     ``read_bytes``, ``written_bytes``, and ``measurements``, one object a contender and bound:
 
     ``name``, ``role``
-        ``role`` is ``"ours"``, ``"peer"``, ``"bound"`` (a copy or a read of the same bytes, the bare exponential
-        of the same elements) or ``"variant"`` (a contender with fewer threads, as its name says).
+        ``role`` is ``"ours"``, ``"peer"``, ``"bound"`` (a copy, a read or a merge of two arrays of the same bytes,
+        the bare exponential of the same elements) or ``"variant"`` (a contender with fewer threads, as its name says).
     ``status``
         ``"ok"``, ``"wrong"`` (the accuracy check failed), ``"unsupported"`` or ``"failed"``; ``reason`` says
         why, or is null.

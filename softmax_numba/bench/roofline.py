@@ -3,8 +3,8 @@
 A softmax has to read its input and write its output once; what a plain copy of those bytes takes is a bound
 that holds for any implementation on this machine, in cache or out of it. ``logsumexp`` writes next to
 nothing, so a plain read bounds it. Copies run with ordinary and with streaming stores: which is faster
-depends on the size, and the faster one is the bound. Where the bytes lie in the cache, arithmetic is the bound:
-the bare exponential of every element.
+depends on the size, and the faster one is the bound. A way back reads two arrays and writes one, and so does what
+bounds it. Where the bytes lie in the cache, arithmetic is the bound: the bare exponential of every element.
 """
 
 import functools
@@ -17,11 +17,23 @@ from numba import njit, prange, set_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["COPY", "EXPONENTIAL", "READ", "STREAMING_COPY", "bounds", "exponential", "one_block"]
+__all__ = [
+    "COPY",
+    "EXPONENTIAL",
+    "MERGE",
+    "READ",
+    "STREAMING_COPY",
+    "STREAMING_MERGE",
+    "bounds",
+    "exponential",
+    "merges",
+    "one_block",
+]
 
 Array = np.ndarray[Any, Any]
 
 COPY, STREAMING_COPY, READ, EXPONENTIAL = "copy", "streaming copy", "read", "exponential"
+MERGE, STREAMING_MERGE = "merge", "streaming merge"
 # Bytes of one vector; LLVM splits it where the machine's registers are narrower.
 _VECTOR = 64
 # Below this, starting threads costs more than the copy.
@@ -60,6 +72,31 @@ def _stream(typing, target, source):  # type: ignore[no-untyped-def]
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), emit
+
+
+@intrinsic
+def _merge(typing, target, source, other):  # type: ignore[no-untyped-def]
+    """The bitwise or of two vectors; any alignment."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        value, with_it = (builder.load(_pointer(builder, address), align=1) for address in args[1:])
+        builder.store(builder.or_(value, with_it), _pointer(builder, args[0]), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), emit
+
+
+@intrinsic
+def _merge_streaming(typing, target, source, other):  # type: ignore[no-untyped-def]
+    """The same past the cache; the target's address must be a multiple of the vector's size."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        value, with_it = (builder.load(_pointer(builder, address), align=1) for address in args[1:])
+        store = builder.store(builder.or_(value, with_it), _pointer(builder, args[0]), align=_VECTOR)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), emit
 
 
 @intrinsic
@@ -134,6 +171,29 @@ def _copy_parallel(target, source, vectors, streaming, threads):  # type: ignore
 
 
 @njit(nogil=True)
+def _merge_range(target, source, other, first, last, streaming):  # type: ignore[no-untyped-def]
+    """The same of two sources."""
+    if streaming:
+        for k in range(first, last):
+            _merge_streaming(target + k * _VECTOR, source + k * _VECTOR, other + k * _VECTOR)
+        _fence()
+    else:
+        for k in range(first, last):
+            _merge(target + k * _VECTOR, source + k * _VECTOR, other + k * _VECTOR)
+
+
+@njit(nogil=True)
+def _merge_serial(target, source, other, vectors, streaming, threads):  # type: ignore[no-untyped-def]
+    _merge_range(target, source, other, 0, vectors, streaming)
+
+
+@njit(parallel=True, nogil=True)
+def _merge_parallel(target, source, other, vectors, streaming, threads):  # type: ignore[no-untyped-def]
+    for k in prange(threads):
+        _merge_range(target, source, other, vectors * k // threads, vectors * (k + 1) // threads, streaming)
+
+
+@njit(nogil=True)
 def _read_serial(source, vectors, seen, threads):  # type: ignore[no-untyped-def]
     seen[0] = _combined(source, vectors)
 
@@ -193,6 +253,39 @@ def bounds(x: Array, out: Array, threads: int) -> dict[str, Callable[[], Any]]:
     return {
         COPY: lambda: copy(target, source, vectors, False, threads),
         STREAMING_COPY: lambda: copy(target, source, vectors, True, threads),
+    }
+
+
+def merges(x: Array, other: Array, out: Array, threads: int) -> dict[str, Callable[[], Any]]:
+    """Calls that read the bytes of ``x`` and ``other`` once and write those of ``out``, of the same size.
+
+    Parameters
+    ----------
+    x, other, out : ndarray
+        As for :func:`bounds`; ``out`` gets the bitwise or of both.
+    threads : int
+
+    Returns
+    -------
+    dict of str to callable
+        ``merge`` and ``streaming merge``; nothing where the arrays differ in size.
+
+    Examples
+    --------
+    >>> x = np.ones((1000, 1000), np.float32)
+    >>> sorted(merges(x, x, np.empty_like(x), threads=1))
+    ['merge', 'streaming merge']
+    """
+    if not x.nbytes == other.nbytes == out.nbytes:
+        return {}
+    set_num_threads(threads)
+    target = _first_byte(out)
+    head, vectors = _whole_vectors(target, x.nbytes)
+    target, source, with_it = (_first_byte(array) + head for array in (out, x, other))
+    merge = _merge_serial if threads == 1 or x.nbytes < _SERIAL_BYTES else _merge_parallel
+    return {
+        MERGE: lambda: merge(target, source, with_it, vectors, False, threads),
+        STREAMING_MERGE: lambda: merge(target, source, with_it, vectors, True, threads),
     }
 
 

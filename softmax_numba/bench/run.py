@@ -1,5 +1,6 @@
 """A whole run: every cell is checked against exact values, then timed in interleaved rounds."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,10 @@ import numpy as np
 from softmax_numba.bench.accuracy import Accuracy, Judge
 from softmax_numba.bench.peers import OURS, Job, Peer
 from softmax_numba.bench.results import Cell, Measurement, thread_counts, with_threads
-from softmax_numba.bench.roofline import bounds, exponential, one_block
+from softmax_numba.bench.roofline import bounds, exponential, merges, one_block
 from softmax_numba.bench.timing import Budget, Series, interleaved
-from softmax_numba.bench.workloads import Workload, dtype_named, result_dtype, result_shape
+from softmax_numba.bench.training import TrainingJudge
+from softmax_numba.bench.workloads import OPS, Workload, dtype_named, family, result_dtype, result_shapes
 
 __all__ = ["FULL", "GRID", "QUICK", "Effort", "Plan", "Task", "measure", "start_threads"]
 
@@ -49,7 +51,7 @@ class Effort:
 
 # Quick: 36 cells in less than 3 minutes on two slow cores, imports, compilation and pictures included.
 QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=60.0, judged_values=2**17)
-GRID = Effort("grid", Budget(3.0, 5, 15), fewest_rounds=3, total_seconds=240.0, judged_values=2**15, exponentials=True)
+GRID = Effort("grid", Budget(3.0, 5, 15), fewest_rounds=3, total_seconds=390.0, judged_values=2**15, exponentials=True)
 FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1500.0, judged_values=None)
 
 
@@ -132,19 +134,26 @@ def measure(
     """
     start, effort = clock(), plan.effort
     waiting = sum(task.weight for task in plan.tasks)
-    held: tuple[Workload, str] | None = None
-    x: Array = np.empty(0)
-    judge: Judge | None = None
+    held: tuple[Workload, str, str] | None = None
+    operands: tuple[Array, ...] = ()
+    judge: Judge | TrainingJudge | None = None
     for task in plan.tasks:
         begins(task)
-        if held != (task.workload, task.dtype) or judge is None:
-            held = (task.workload, task.dtype)
-            x = task.workload.make(plan.seed, task.dtype)
-            judge = Judge(_seen(task, x, plan.seed), task.workload.axis, values=effort.judged_values, seed=plan.seed)
+        if held != (task.workload, task.dtype, family(task.op)) or judge is None:
+            held = (task.workload, task.dtype, family(task.op))
+            operands = task.workload.operands(task.op, plan.seed, task.dtype)
+            judge = _judge(task, operands, plan)
         left = effort.total_seconds - (clock() - start)
         share = left * task.weight / waiting
         waiting -= task.weight
-        yield _measure_cell(task, x, judge, plan, _budget(effort, share, on_time=left > 0))
+        yield _measure_cell(task, operands, judge, plan, _budget(effort, share, on_time=left > 0))
+
+
+def _judge(task: Task, operands: tuple[Array, ...], plan: Plan) -> Judge | TrainingJudge:
+    values, axis = plan.effort.judged_values, task.workload.axis
+    if task.op in OPS:
+        return Judge(_seen(task, operands[0], plan.seed), axis, values=values, seed=plan.seed)
+    return TrainingJudge(operands, axis, values=values, seed=plan.seed)
 
 
 def _budget(effort: Effort, share: float, on_time: bool) -> Budget:
@@ -153,18 +162,23 @@ def _budget(effort: Effort, share: float, on_time: bool) -> Budget:
     return replace(effort.budget, seconds=0.0, min_rounds=effort.fewest_rounds)
 
 
-def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget) -> Cell:
-    shape = result_shape(task.op, x.shape, task.workload.axis)
+def _measure_cell(
+    task: Task, operands: tuple[Array, ...], judge: Judge | TrainingJudge, plan: Plan, budget: Budget
+) -> Cell:
+    x, *others = operands
+    shapes = result_shapes(task.op, [operand.shape for operand in operands], task.workload.axis)
+    # Where a loss comes first, its gradient is what is written; those of a linear layer are new arrays.
+    shape, dtype = shapes[-1] if len(shapes) < 3 else (), result_dtype(x.dtype)
     # In the order of the input, where it has one: of what is broadcast, NumPy would make columns.
     ordered = shape == x.shape and 0 not in x.strides
-    out = np.empty_like(x, result_dtype(x.dtype)) if ordered else np.empty(shape, result_dtype(x.dtype))
+    out = np.empty_like(x, dtype) if ordered else np.empty(shape, dtype)
     workload = task.workload
-    where = workload.mask(plan.seed)
-    job = Job(task.op, x, workload.axis, out, plan.threads, where, workload.temperature, workload.fresh)
+    where, heat = workload.mask(plan.seed), workload.temperature
+    job = Job(task.op, x, workload.axis, out, plan.threads, where, heat, workload.fresh, tuple(others))
 
     measured: dict[str, Measurement] = {}
     calls: dict[str, Callable[[], Any]] = {}
-    taken: dict[str, Array] = {}
+    taken: dict[str, Any] = {}
     for peer in (OURS, *plan.peers):
         role = "ours" if peer is OURS else "peer"
         if (reason := peer.unsupported(task.op, x.dtype)) is not None:
@@ -172,7 +186,7 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
             continue
         measured[peer.name] = Measurement(peer.name, role, "ok")
         try:
-            calls[peer.name], taken[peer.name] = _first_result(peer, job, judge)
+            calls[peer.name], taken[peer.name] = _first_result(peer, job, shapes, judge)
         # Whatever a library raises is its answer in this cell; the others are measured all the same.
         except Exception as error:
             calls.pop(peer.name, None)
@@ -181,9 +195,7 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
 
     accuracies = judge.judge(task.op, taken)
     taken.clear()
-    limits = bounds(x, out, plan.threads) if workload.kind == "throughput" and one_block(x) else {}
-    if limits and plan.effort.exponentials:
-        limits |= exponential(x, out, plan.threads)
+    limits = _limits(job, plan.effort) if workload.kind == "throughput" and one_block(x) else {}
     variants = _variants(calls, plan.threads) if workload.kind == "growth" else {}
 
     def set_threads(name: str) -> None:
@@ -202,13 +214,26 @@ def _measure_cell(task: Task, x: Array, judge: Judge, plan: Plan, budget: Budget
         workload=task.workload.name,
         op=task.op,
         dtype=x.dtype.name,
-        shape=x.shape,
-        axis=task.workload.axis,
-        kind=task.workload.kind,
-        read_bytes=x.nbytes,
-        written_bytes=out.nbytes,
+        shape=workload.shape,
+        axis=workload.axis,
+        kind=workload.kind,
+        read_bytes=sum(operand.nbytes for operand in operands),
+        written_bytes=sum(math.prod(s) for s in shapes) * dtype.itemsize,
         measurements=tuple(measured.values()),
     )
+
+
+def _limits(job: Job, effort: Effort) -> dict[str, Callable[[], Any]]:
+    """What bounds an operation: moving its bytes, and the bare exponential where that moves the same bytes."""
+    if job.op.startswith("linear_"):  # bound by its products
+        return {}
+    if job.op.endswith("_vjp"):
+        (cotangent,) = job.others
+        return merges(job.x, cotangent, job.out, job.threads) if one_block(cotangent) else {}
+    limits = bounds(job.x, job.out, job.threads)
+    if limits and effort.exponentials:
+        limits |= exponential(job.x, job.out, job.threads)
+    return limits
 
 
 def _variants(calls: dict[str, Callable[[], Any]], threads: int) -> dict[str, tuple[Callable[[], Any], int]]:
@@ -237,15 +262,20 @@ def _seen(task: Task, x: Array, seed: int) -> Array:
     return x if heat == 1.0 else (x / x.dtype.type(heat)).astype(x.dtype)
 
 
-def _first_result(peer: Peer, job: Job, judge: Judge) -> tuple[Callable[[], Any], Array]:
+def _first_result(
+    peer: Peer, job: Job, shapes: tuple[tuple[int, ...], ...], judge: Judge | TrainingJudge
+) -> tuple[Callable[[], Any], Any]:
     # The buffer is shared: what the contender before left there must not pass for a result.
     job.out[...] = np.nan
     call = peer.bind(job)
     returned = call()
-    result = job.out if peer.writes_out and not job.fresh else np.asarray(returned)
-    if result.shape != job.out.shape:
-        raise ValueError(f"a result of shape {result.shape} where {job.out.shape} is right")
-    return call, judge.take(job.op, result)
+    if not isinstance(returned, tuple):
+        returned = (job.out if peer.writes_out and not job.fresh else returned,)
+    results = [np.asarray(result) for result in returned]
+    for result, shape in zip(results, shapes, strict=True):
+        if result.shape != shape:
+            raise ValueError(f"a result of shape {result.shape} where {shape} is right")
+    return call, judge.take(job.op, *results)
 
 
 def _with_figures(known: Measurement, series: Series, accuracy: Accuracy) -> Measurement:

@@ -4,7 +4,7 @@ The report, the asv suite and the tests read this one catalogue. A new workload 
 :data:`WORKLOADS`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from zlib import crc32
@@ -16,13 +16,16 @@ from softmax_numba.bench.requests import RequestError, check_axis, choose
 __all__ = [
     "DTYPES",
     "OPS",
+    "TRAINING_OPS",
     "WORKLOADS",
     "YOUR_ARRAY",
     "Workload",
     "dtype_named",
+    "family",
     "from_array",
     "result_dtype",
     "result_shape",
+    "result_shapes",
     "select",
 ]
 
@@ -30,6 +33,14 @@ Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...], Any], Array]
 
 OPS = ("softmax", "log_softmax", "logsumexp")
+# What the grid of regimes measures besides: losses and ways back, which are handed more than one array.
+TRAINING_OPS = (
+    "cross_entropy",
+    "cross_entropy_and_grad",
+    "softmax_vjp",
+    "log_softmax_vjp",
+    "linear_cross_entropy_and_grad",
+)
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 YOUR_ARRAY = "your-array"
 # Below this a call is all dispatch: its latency is of interest, its bytes a second are not.
@@ -61,6 +72,9 @@ class Workload:
         Whether the result is a new array at every call, instead of one that is given as ``out=``.
     growth : bool
         Whether it is one size of many, and is measured with every number of threads.
+    features : int
+        If not 0: what is drawn is rows of so many features, of which a linear layer, :meth:`weight`, would make
+        logits of this shape.
     """
 
     name: str
@@ -74,6 +88,7 @@ class Workload:
     temperature: float = 1.0
     fresh: bool = False
     growth: bool = False
+    features: int = 0
 
     @property
     def elements(self) -> int:
@@ -112,14 +127,58 @@ class Workload:
         """
         wanted = dtype_named(dtype or self.dtypes[0])
         drawn = np.float64 if wanted == np.float64 else np.float32
-        values = self.draw(np.random.default_rng([seed, crc32(self.name.encode())]), self.shape, drawn)
+        shape = (*self.shape[:-1], self.features) if self.features else self.shape
+        values = self.draw(self._generator(seed), shape, drawn)
         return values.astype(wanted, order="K", copy=False)
 
     def mask(self, seed: int = 0) -> Array | None:
         """What ``where=`` is, if anything."""
         if not self.masked:
             return None
-        return np.random.default_rng([seed, crc32(self.name.encode()), 1]).random(self.shape) < 0.5
+        return self._generator(seed, 1).random(self.shape) < 0.5
+
+    def targets(self, seed: int = 0) -> Array:
+        """A class for every lane, as a loss is handed them."""
+        axis = self.axis % len(self.shape)
+        return self._generator(seed, 2).integers(0, self.length, self.shape[:axis] + self.shape[axis + 1 :])
+
+    def cotangent(self, seed: int = 0, dtype: str | None = None) -> Array:
+        """What comes back to a result of this shape: normal values."""
+        values = self._generator(seed, 3).standard_normal(self.shape, dtype=np.float32)
+        return values.astype(dtype_named(dtype or self.dtypes[0]))
+
+    def weight(self, seed: int = 0, dtype: str | None = None) -> Array:
+        """The matrix of the linear layer, (classes, features): logits spread as far as the features do."""
+        values = self._generator(seed, 4).standard_normal((self.length, self.features), dtype=np.float32)
+        values /= np.float32(np.sqrt(self.features))
+        return values.astype(dtype_named(dtype or self.dtypes[0]))
+
+    def operands(self, op: str, seed: int = 0, dtype: str | None = None) -> tuple[Array, ...]:
+        """The arrays that an op is handed.
+
+        The array alone for :data:`OPS`; the array and its targets for a loss; y and its cotangent for a way back, y
+        being our own result for the array; the rows, the weight and the targets for a linear layer.
+
+        Examples
+        --------
+        >>> x, targets = WORKLOADS["router"].operands("cross_entropy")
+        >>> x.shape, targets.shape, targets.dtype.name
+        ((65536, 8), (65536,), 'int64')
+        """
+        x = self.make(seed, dtype)
+        if op in OPS:
+            return (x,)
+        if op.endswith("_vjp"):
+            import softmax_numba
+
+            forward = getattr(softmax_numba, op.removesuffix("_vjp"))
+            return forward(x, axis=self.axis), self.cotangent(seed, dtype)
+        if op.startswith("linear_"):
+            return x, self.weight(seed, dtype), self.targets(seed)
+        return x, self.targets(seed)
+
+    def _generator(self, seed: int, *part: int) -> np.random.Generator:
+        return np.random.default_rng([seed, crc32(self.name.encode()), *part])
 
 
 def _logits(spread: float, mean: float = 0.0) -> Draw:
@@ -280,9 +339,39 @@ def result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64) if dtype.kind in "biu" else dtype
 
 
+def family(op: str) -> str:
+    """The same word for ops that are handed the same arrays.
+
+    Examples
+    --------
+    >>> family("softmax") == family("logsumexp"), family("softmax_vjp") == family("log_softmax_vjp")
+    (True, False)
+    """
+    if op in OPS:
+        return "lanes"
+    return "losses" if op.startswith("cross_entropy") else op
+
+
 def result_shape(op: str, shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     """The shape of a result: logsumexp drops the reduced axis."""
     if op != "logsumexp":
         return shape
     axis %= len(shape)
     return shape[:axis] + shape[axis + 1 :]
+
+
+def result_shapes(op: str, shapes: Sequence[tuple[int, ...]], axis: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of all results, by those of the operands: losses are means, and a gradient has its operand's shape.
+
+    Examples
+    --------
+    >>> result_shapes("cross_entropy_and_grad", [(4, 10), (4,)], -1)
+    ((), (4, 10))
+    """
+    if op == "cross_entropy":
+        return ((),)
+    if op == "cross_entropy_and_grad":
+        return (), shapes[0]
+    if op == "linear_cross_entropy_and_grad":
+        return (), *shapes[:2]
+    return (result_shape(op, shapes[0], axis),)

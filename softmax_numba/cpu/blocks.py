@@ -224,7 +224,9 @@ def row_parts(operation):
             start = b * BLOCK
             count = min(BLOCK, length - start)
             first, found = numbers[FIRST, b], settled(numbers, b)
-            target = place(out, o, start, j) if direct else stage
+            target = place(out, o, start, j)
+            if not direct:
+                target = pointer_like(stage, target)
             if maps_exponentials and kept:
                 p = moved(waiting, start)
                 if first != 1.0:
@@ -239,7 +241,7 @@ def row_parts(operation):
                     map_one(given, count, target, found, scale, past_cache and direct)
             if not direct:
                 for i in range(count):
-                    put(place(out, o, start + i, j), 0, number_at(stage, i))
+                    put(place(out, o, start + i, j), 0, number_at(target, i))
 
     @inlined
     def map_lane(before, length):
@@ -262,6 +264,7 @@ def row_parts(operation):
 def blocks(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of several blocks each, of x (outer, length, inner)."""
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
+    put_lane = operation.put
     reduce_blocks, map_blocks, map_lane, keeps_in_out = row_parts(operation)
     keeps, size = operation.maps_exponentials, np.dtype(compute).itemsize
     keep_length = KEEP_BYTES // size
@@ -298,7 +301,7 @@ def blocks(operation, compute):
             left = reduce_blocks(x, mask, o, j, 0, count, now, kept, stage, scale, numbers, sums, before)
             result = settle(numbers, sums, 0, 1, count, scale, left)
             if one_number:
-                put(place(out, o, 0, j), 0, result)
+                put_lane(out, o, j, result, numbers[SECOND, 0], numbers[PEAK, 0], numbers[LOG, 0])
             elif woven:
                 if keeps:
                     for b in range(count):
@@ -334,6 +337,7 @@ def long_lanes(operation, compute):
     lane, puts its result into ``results`` and returns whether there is something to map; HIDE, in one thread, ends.
     """
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
+    put_lane = operation.put
     reduce_blocks, map_blocks, _, keeps_in_out = row_parts(operation)
 
     def part(x, mask, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
@@ -342,7 +346,7 @@ def long_lanes(operation, compute):
         if step == SETTLE:
             results[0] = settle(numbers, sums, 0, 1, numbers.shape[1], scale, left)
             if one_number:
-                put(place(out, o, 0, j), 0, results[0])
+                put_lane(out, o, j, results[0], numbers[SECOND, 0], numbers[PEAK, 0], numbers[LOG, 0])
             return 0 if one_number else 1
         if step == HIDE:
             if mask is not None and not np.isfinite(results[0]):

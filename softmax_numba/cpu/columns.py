@@ -34,6 +34,7 @@ from softmax_numba.cpu.memory import (
     load,
     moved,
     number_at,
+    pointer_like,
     prefetch,
     put,
     store,
@@ -131,7 +132,9 @@ def column_map(operation, width):
         """The block's results from what the tile holds: exponentials, if that is what the operation maps."""
         tile, direct = turn.tile, out.strides[2] == out.itemsize
         for i in range(count):
-            target = place(out, tile.o, start + i, tile.j) if direct else tile.line
+            target = place(out, tile.o, start + i, tile.j)
+            if not direct:
+                target = pointer_like(tile.line, target)
             map_line(moved(tile.values, i * width), turn, 0, temperature, target, past_cache and direct)
             if not direct:
                 for k in range(tile.lanes):
@@ -198,7 +201,7 @@ def _leave_out(mask, tile, noted, row, step, results):
 def columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of a (outer, length, inner) array."""
     settle, maps_exponentials = operation.settle, operation.maps_exponentials
-    one_number, hidden = operation.one_number, operation.hidden
+    one_number, hidden, put_lane = operation.one_number, operation.hidden, operation.put
     width = 64 // np.dtype(compute).itemsize
     map_block, read_and_write, finish = column_map(operation, width)
     note_block, settle_block = across(operation, width, read_and_write), settling(operation, width)
@@ -247,7 +250,7 @@ def columns(operation, compute):
         buffers = 2 if woven else 1
         size = (vectors + 1) * pitch + 4 * most
         values = allocated(compute(0), buffers * size + 4 * width * width)
-        line, slots, results = allocated(out, most), allocated(0.0, 16 * width), allocated(0.0, 2 * most)
+        line, slots, results = allocated(x, most), allocated(0.0, 16 * width), allocated(0.0, 2 * most)
         row = blocks * room
         numbers, sums = np.empty((2 * NUMBERS, row), compute), np.empty((SUMS, row))
         noted, summed = start_of(numbers), start_of(sums)
@@ -308,7 +311,9 @@ def columns(operation, compute):
                         _leave_out(mask, tile, now.noted, row, room, now.results)
             if one_number:
                 for k in range(lanes):
-                    put(place(out, tile.o, 0, tile.j + k), 0, number_at(results, k))
+                    factor, peak = number_at(noted, SECOND * row + k), number_at(noted, PEAK * row + k)
+                    log_sum = number_at(noted, LOG * row + k)
+                    put_lane(out, tile.o, tile.j + k, number_at(results, k), factor, peak, log_sum)
             elif woven:
                 parts = (lanes + width - 1) // width * ((length + 3) // 4)
                 finish(meanwhile, parts, temperature, out)

@@ -250,7 +250,7 @@ def _map(operation, width):
 def deep_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
     whose lanes lie side by side, as do their results. There is no mask."""
-    settle, one_number = operation.settle, operation.one_number
+    settle, one_number, put_lane = operation.settle, operation.one_number, operation.put
     width = 64 // np.dtype(compute).itemsize
     settle_block, map_stretch = settling(operation, width), _map(operation, width)
     largest, add_up = _sums(operation, width)
@@ -326,7 +326,9 @@ def deep_columns(operation, compute):
                     put(results, k, settle(numbers, sums, k, room, blocks, scale, 1))
             if one_number:
                 for k in range(lanes):
-                    put(place(out, o, 0, j + k), 0, number_at(results, k))
+                    factor, peak = number_at(noted, SECOND * row + k), number_at(noted, PEAK * row + k)
+                    log_sum = number_at(noted, LOG * row + k)
+                    put_lane(out, o, j + k, number_at(results, k), factor, peak, log_sum)
             else:
                 # Lines that follow each other, as their results do, are one stretch, whose vectors go beyond the lanes.
                 flat = step == to_step == lanes

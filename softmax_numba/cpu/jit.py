@@ -46,6 +46,15 @@ def call_body(typing, address, x, mask, temperature, out, first, last, past_cach
 
 
 @intrinsic
+def call_loss_body(
+    typing, address, x, targets, share, even, parts, losses, out, options, ignore, first, last, past_cache
+):
+    """Calls the sweep over lanes' losses."""
+    arrays = (x, targets, share, even, parts, losses, out, options)
+    return _at_address(types.none, address, *arrays, ignore, first, last, past_cache)
+
+
+@intrinsic
 def call_long_body(
     typing, address, x, mask, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache
 ):

@@ -24,9 +24,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
 from softmax_numba.cpu.jit import INLINED, inlined
 from softmax_numba.cpu.logarithm import log_of_sum
+from softmax_numba.cpu.memory import put, store_first
 from softmax_numba.cpu.simd import anywhere, fma, magnitude, narrowed, select, times, widened
 from softmax_numba.cpu.sums import two_sum
 from softmax_numba.cpu.wide import largest_of_quarters
@@ -141,7 +143,10 @@ def inverse_of(peak, high, low):
 
 @inlined
 def settle_log(numbers, sums, lane, step, blocks, scale, left):
-    """log_softmax: LOG is the logarithm of the lane's sum relative to its largest term; returns the logsumexp."""
+    """log_softmax: LOG is the logarithm of the lane's sum relative to its largest term; returns the logsumexp.
+
+    SECOND is what an exponential relative to that of PEAK is multiplied by to give a probability.
+    """
     peak = weigh(numbers, sums, lane, step, blocks, scale)
     ties, high, low = 0.0, 0.0, 0.0
     for b in range(blocks):
@@ -159,11 +164,13 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
     rest = (high + low) / unit
     log_sum = log_of_sum(ties, rest)
     result = np.float64(peak) + log_sum
+    inverse = 1.0 / (ties * np.float64(unit) + high + low)
     if not left:
         peak, log_sum, result = 0.0, 0.0, -np.inf
     elif peak == np.inf or peak == -np.inf:
-        log_sum, result = np.nan, peak + (high + low)
+        inverse, log_sum, result = np.nan, np.nan, peak + (high + low)
     for b in range(blocks):
+        numbers[SECOND, lane + b * step] = inverse
         numbers[PEAK, lane + b * step] = peak
         numbers[LOG, lane + b * step] = log_sum
     return result
@@ -232,6 +239,33 @@ def _logs(top, ties, rest, unit):
     return select(infinite, np.nan, log_sum), select(infinite, top + rest, top + log_sum)
 
 
+def settle_parts(top, ties, total, scale):
+    """All that :func:`settle_log` notes: as :func:`settle_logs`, and SECOND too."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(settle_parts, jit_options=INLINED)
+def _settle_parts(top, ties, total, scale):
+    if top.element == types.float32:
+
+        def settle_float32(top, ties, total, scale):
+            unit = exp_relative(top, reference(safe_top(top), scale), scale)
+            u, n = widened(unit), widened(ties)
+            inverse = narrowed(1.0 / fma(n[0], u[0], total[0]), 1.0 / fma(n[1], u[1], total[1]))
+            _, peak, log_sum, result = settle_logs(top, ties, total, scale)
+            return select(magnitude(top) == np.inf, np.nan, inverse), peak, log_sum, result
+
+        return settle_float32
+
+    def settle_float64(top, ties, total, scale):
+        unit = exp_relative(top, reference(safe_top(top), scale), scale)
+        inverse = 1.0 / fma(ties, unit, total[0] + total[1])
+        _, peak, log_sum, result = settle_logs(top, ties, total, scale)
+        return select(magnitude(top) == np.inf, np.nan, inverse), peak, log_sum, result
+
+    return settle_float64
+
+
 class Settled(NamedTuple):
     """What the map needs of a lane: numbers, or one vector a number for a group of lanes."""
 
@@ -261,6 +295,42 @@ def no_map(x, settled, scale):
     return x
 
 
+# --- what is written of a lane that has no results of its own for its values --------------
+
+
+@inlined
+def put_number(out, o, j, result, factor, peak, log_sum):
+    """The lane's result, in an ``out`` of shape (outer, 1, inner)."""
+    put(place(out, o, 0, j), 0, result)
+
+
+# The rows of an ``out`` of shape (outer, 3, inner).
+OF_FACTOR, OF_PEAK, OF_LOG = range(3)
+PARTS = 3
+
+
+@inlined
+def put_parts(out, o, j, result, factor, peak, log_sum):
+    """What probabilities, logarithms and losses are computed from, in the compute dtype."""
+    put(place(out, o, OF_FACTOR, j), 0, factor)
+    put(place(out, o, OF_PEAK, j), 0, peak)
+    put(place(out, o, OF_LOG, j), 0, log_sum)
+
+
+@inlined
+def store_number(p, step, left, result, factor, peak, log_sum):
+    """:func:`put_number` for the first ``left`` lanes of a vector; ``step`` numbers from a row to the next."""
+    store_first(p, 0, left, result)
+
+
+@inlined
+def store_parts(p, step, left, result, factor, peak, log_sum):
+    """:func:`put_parts` for the first ``left`` lanes of a vector."""
+    store_first(p, OF_FACTOR * step, left, factor)
+    store_first(p, OF_PEAK * step, left, peak)
+    store_first(p, OF_LOG * step, left, log_sum)
+
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """A member of the family, for the sweeps: what is added up, what that comes to, and what each value becomes."""
@@ -272,8 +342,19 @@ class Operation:
     settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
     maps_exponentials: bool  # the map takes exp(x) relative to the block, not x
-    one_number: bool  # one result a lane: what `settle` returns
+    one_number: bool  # no map: `put` and its twin for a vector of lanes write what there is of a lane
     hidden: float  # the result at a masked-out place
+    parts: bool = False  # and it is what others are computed from: three numbers a lane, in the compute dtype
+
+    @property
+    def put(self) -> Callable:
+        """Writes what a lane comes to."""
+        return put_parts if self.parts else put_number
+
+    @property
+    def store(self) -> Callable:
+        """The same for a vector of lanes."""
+        return store_parts if self.parts else store_number
 
 
 SOFTMAX = Operation("softmax", every_term, every_term, settle_sum, settle_sums, probability, True, False, 0.0)
@@ -298,4 +379,16 @@ LOGSUMEXP = Operation(
     False,
     True,
     -np.inf,
+)
+NORMALISER = Operation(
+    "normaliser",
+    terms_beside_the_largest,
+    quad_beside_the_largest,
+    settle_log,
+    settle_parts,
+    no_map,
+    False,
+    True,
+    -np.inf,
+    parts=True,
 )

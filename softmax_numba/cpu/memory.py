@@ -105,14 +105,16 @@ def load_first(typing, pointer, index, count):
     return signature.return_type(pointer, types.intp, types.intp), emit
 
 
-def loaded_first(pointer, vectors):
+def loaded_first(pointer, vectors, missing=float("-inf")):
     storage = pointer.dtype
     single = vector_of(COMPUTES_IN[storage])
     vector = Vector(single.element, vectors * single.count)
 
     def emit(context, builder, sig, args):
         kind = stored(storage, vector.count)
-        fill = repeat(kind, 0xFF80 if storage == BFLOAT else float("-inf"))
+        fill = repeat(kind, missing)
+        if storage == BFLOAT:
+            fill = repeat(kind, 0xFF80 if missing else 0)
         address, mask = place_of(builder, *args[:2], kind), first_places(builder, args[2], vector.count)
         value = masked(builder, "llvm.masked.load", kind, address, mask, [fill])
         return decode(builder, value, storage, vector)
@@ -283,6 +285,19 @@ def mask_first(typing, pointer, index, count, like):
         address, first = place_of(builder, *args[:2], bytes_), first_places(builder, args[2], mask.count)
         given = masked(builder, "llvm.masked.load", bytes_, address, first, [repeat(bytes_, 0)])
         return builder.icmp_unsigned("!=", given, repeat(bytes_, 0))
+
+    return mask(pointer, types.intp, types.intp, like), emit
+
+
+@intrinsic
+def matches(typing, pointer, index, number, like):
+    """Where int32 numbers from ``pointer[index:]`` are ``number``, a truth value for each place of ``like``."""
+    mask = like.of(types.boolean)
+
+    def emit(context, builder, sig, args):
+        kind = ir.VectorType(I32, mask.count)
+        given = builder.load(place_of(builder, *args[:2], kind), align=4)
+        return builder.icmp_signed("==", given, spread(builder, builder.trunc(args[2], I32), mask.count))
 
     return mask(pointer, types.intp, types.intp, like), emit
 

@@ -178,6 +178,7 @@ def _leave_out(notes, left, lanes, results):
 def rows(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of one block each, of a (outer, length, inner) array."""
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
+    put_lane = operation.put
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation)
     counts_ties = not operation.maps_exponentials
     width = 64 // np.dtype(compute).itemsize
@@ -250,10 +251,10 @@ def rows(operation, compute):
 
             o, j = start, begin - start * inner
             for r in range(count):
+                found = Settled(number_at(notes.factor, r), number_at(notes.peak, r), number_at(notes.log_sum, r))
                 if one_number:
-                    put(place(out, o, 0, j), 0, number_at(results, r))
+                    put_lane(out, o, j, number_at(results, r), found.factor, found.peak, found.log_sum)
                 else:
-                    found = Settled(number_at(notes.factor, r), number_at(notes.peak, r), number_at(notes.log_sum, r))
                     lane, scale = moved(panel, r * vectors * width), scale_for(notes.scales, r, 1, temperature)
                     if in_one:
                         map_to(lane, length, moved(waiting.values, waiting.end + r * length), found, scale, False)

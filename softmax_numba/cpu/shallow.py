@@ -126,6 +126,7 @@ def shallow_columns(operation, compute):
     whose lanes lie side by side, as do their results. There is no mask."""
     term, settle, value = operation.term, operation.settle_vector, operation.map
     one_number, maps_exponentials = operation.one_number, operation.maps_exponentials
+    store_lanes = operation.store
     width = 64 // np.dtype(compute).itemsize
     most = LONGEST * width
 
@@ -154,14 +155,14 @@ def shallow_columns(operation, compute):
         found = Settled(fourfold(factor), fourfold(peak), fourfold(log_sum))
         if maps_exponentials:
             x, y = e, more
-        return value(x, found, wide), value(y, found, wide), result
+        return value(x, found, wide), value(y, found, wide), Settled(factor, peak, log_sum), result
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
         across = (inner + width - 1) // width
         many = length > 4
-        terms, number = on_stack(compute(0), most), on_stack(compute(0), most)
-        scales = Scales(number, moved(number, width), moved(number, 2 * width), moved(number, 3 * width))
+        terms, room = on_stack(compute(0), most), on_stack(compute(0), most)
+        scales = Scales(room, moved(room, width), moved(room, 2 * width), moved(room, 3 * width))
         nothing = allocated(x, width)
         for i in range(width):
             put(nothing, i, -np.inf)
@@ -195,7 +196,7 @@ def shallow_columns(operation, compute):
                 if left == width:
                     if many:
                         y = _values(more, k)
-                    upper_results, lower_results, result = results_of(_values(given, k), y, many, terms, scale)
+                    upper_results, lower_results, found, result = results_of(_values(given, k), y, many, terms, scale)
                     if not one_number:
                         _put_down(to, k, upper_results, past_cache)
                         if many:
@@ -204,13 +205,14 @@ def shallow_columns(operation, compute):
                     if many:
                         y = _first_values(more, k, left)
                     x0 = _first_values(given, k, left)
-                    upper_results, lower_results, result = results_of(x0, y, many, terms, scale)
+                    upper_results, lower_results, found, result = results_of(x0, y, many, terms, scale)
                     if not one_number:
                         _put_down_first(to, k, upper_results, left)
                         if many:
                             _put_down_first(to_more, k, lower_results, left)
                 if one_number:
-                    store_first(moved(to_upper, k), 0, left, in_compute_dtype(terms, result))
+                    number = in_compute_dtype(terms, result)
+                    store_lanes(moved(to_upper, k), to_step, left, number, found.factor, found.peak, found.log_sum)
                 k += left
             begin += end - at
         if past_cache:

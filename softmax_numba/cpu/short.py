@@ -40,8 +40,13 @@ def vectors_in_short_tile(length, width):
 
 def short_tiles_of(lanes: int, length: int, itemsize: int) -> int:
     """Into how many tiles so many lanes are cut; for the caller of the sweep."""
+    return -(-lanes // lanes_in_short_tile(length, itemsize))
+
+
+def lanes_in_short_tile(length: int, itemsize: int) -> int:
+    """How many lanes a tile has, the last one perhaps excepted."""
     width = 8 if itemsize == 8 else 16
-    return -(-lanes // (width * vectors_in_short_tile.py_func(length, width)))
+    return int(width * vectors_in_short_tile.py_func(length, width))
 
 
 def _turned(turn, width):
@@ -82,7 +87,7 @@ def _read_and_write(meanwhile, part, temperature):
 def short_rows(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of an array (1, length, lanes) whose lanes are rows: their
     own values lie side by side, and so do their results. There is no mask."""
-    one_number, value = operation.one_number, operation.map
+    one_number, value, put_lane = operation.one_number, operation.map, operation.put
     width = 64 // np.dtype(compute).itemsize
     note_block, settle_block = across(operation, width, _read_and_write), settling(operation, width)
     read_rows, write_rows = _turned(columns_from, width), _turned(columns_to, width)
@@ -146,7 +151,9 @@ def short_rows(operation, compute):
             for k in range(0, lanes, width):
                 if one_number:
                     for r in range(k, min(k + width, lanes)):
-                        put(place(out, 0, 0, j + r), 0, number_at(results, r))
+                        factor, peak = number_at(noted, SECOND * most + r), number_at(noted, PEAK * most + r)
+                        log_sum = number_at(noted, LOG * most + r)
+                        put_lane(out, 0, j + r, number_at(results, r), factor, peak, log_sum)
                 else:
                     map_vector(p, k, length, noted, tile, temperature)
                     to = moved(waiting.values, waiting.end + k * length) if in_one else place(out, 0, 0, j + k)

@@ -233,6 +233,19 @@ def select(typing, condition, yes, no):
 
 
 @intrinsic
+def less_at(typing, x, place, number):
+    """A vector less a number at one of its places."""
+
+    def emit(context, builder, sig, args):
+        places = ir.Constant(ir.VectorType(I32, x.count), list(range(x.count)))
+        there = builder.icmp_signed("==", places, spread(builder, builder.trunc(args[1], I32), x.count))
+        less = builder.fsub(args[0], _as_vector(context, builder, args[2], number, x))
+        return builder.select(there, less, args[0])
+
+    return x(x, types.intp, number), emit
+
+
+@intrinsic
 def how_many(typing, mask):
     """How many places of a mask are true."""
 

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.jit import inlined
 from softmax_numba.cpu.memory import place_of
-from softmax_numba.cpu.simd import I32, I64, split, vector_of
+from softmax_numba.cpu.simd import I32, I64, call_llvm, split, vector_of
 from softmax_numba.cpu.wide import sum_of_quarters
 
 _DOUBLES = vector_of(types.float64)
@@ -76,6 +76,49 @@ def plus(typing, like, total, other):
 def plus_quad(like, total, quad):
     """The running sum and four vectors of values, which come as one wide vector."""
     return plus(like, total, as_total(sum_of_quarters(quad)))
+
+
+@intrinsic
+def product_total(typing, x, y):
+    """The products of two vectors as a running sum: exact."""
+
+    def emit(context, builder, sig, args):
+        if x.element == types.float32:
+            a, b = ([builder.fpext(part, _DOUBLES.llvm) for part in split(builder, arg)] for arg in args)
+            parts = [builder.fmul(one, other) for one, other in zip(a, b, strict=True)]
+        else:
+            product = builder.fmul(*args)
+            parts = [product, call_llvm(builder, "llvm.fma", x.llvm, [*args, builder.fneg(product)], [x.llvm])]
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(x, x), emit
+
+
+@intrinsic
+def plus_product(typing, total, x, y):
+    """The running sum and the products of two vectors, whose own rounding is not lost."""
+
+    def emit(context, builder, sig, args):
+        a, b = _halves(builder, args[0]), args[1:]
+        if x.element == types.float32:
+            x_parts, y_parts = ([builder.fpext(part, _DOUBLES.llvm) for part in split(builder, arg)] for arg in b)
+            parts = [
+                call_llvm(builder, "llvm.fma", _DOUBLES.llvm, [*factors], [_DOUBLES.llvm])
+                for factors in zip(x_parts, y_parts, a, strict=True)
+            ]
+        else:
+            product = builder.fmul(*b)
+            error = call_llvm(builder, "llvm.fma", x.llvm, [*b, builder.fneg(product)], [x.llvm])
+            parts = exact_sum_of_pairs(builder, a, [product, error])
+        return context.make_tuple(builder, sig.return_type, parts)
+
+    return _TOTAL(_TOTAL, x, x), emit
+
+
+@inlined
+def plus_four(like, total, a, b, c, d):
+    """The running sum and four others, added pairwise."""
+    return plus(like, total, plus(like, plus(like, a, b), plus(like, c, d)))
 
 
 @intrinsic

@@ -32,26 +32,28 @@ from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import dtype_of, storage_of
 
 
-class _Arrays(NamedTuple):
+class Arrays(NamedTuple):
     """Of which types the arrays of a call are."""
 
     storage: types.Type
     masked: bool
     tempered: bool
+    parts: bool = False  # the result is what Operation.parts says
 
     @property
     def types(self) -> tuple[types.Type, ...]:
+        result = COMPUTES_IN[self.storage] if self.parts else self.storage
         mask = types.Array(types.boolean, 3, "A", readonly=True) if self.masked else types.none
         temperature = types.Array(types.float64, 2, "A", readonly=True) if self.tempered else types.none
         values = types.Array(self.storage, 3, "A", readonly=True)
-        return values, mask, temperature, types.Array(self.storage, 3, "A")
+        return values, mask, temperature, types.Array(result, 3, "A")
 
     @property
     def compute(self) -> np.dtype:
         return np.dtype(str(COMPUTES_IN[self.storage]))
 
 
-def _kept(function: Callable, name: str, signature: tuple[types.Type, ...]) -> Callable:
+def compiled_for(function: Callable, name: str, signature: tuple[types.Type, ...]) -> Callable:
     """The function compiled (or read from disk) for one signature."""
     dispatcher = kept(function, name)
     dispatcher.compile(signature)
@@ -72,7 +74,7 @@ _loaded = []  # what was compiled stays in memory as long as its address may be 
 
 
 @once
-def _body(operation: Operation, sweep: str, arrays: _Arrays) -> int:
+def body_of(operation: Operation, sweep: str, arrays: Arrays) -> int:
     """The address of a sweep's machine code."""
     build = _BUILDERS[sweep]
     bounds = (types.intp, types.intp)
@@ -81,25 +83,30 @@ def _body(operation: Operation, sweep: str, arrays: _Arrays) -> int:
         numbers = types.Array(COMPUTES_IN[arrays.storage], 2, "C")
         bounds = (types.intp,) * 4 + (numbers, *notes, types.intp, types.intp)
     signature = (*arrays.types, *bounds, types.boolean)
-    body = _kept(build(operation, arrays.compute.type), f"{operation.name}-{sweep}", signature)
-    _loaded.append(body)
-    (result,) = body.overloads.values()
+    return address_of_body(build(operation, arrays.compute.type), f"{operation.name}-{sweep}", signature)
+
+
+def address_of_body(body: Callable, name: str, signature: tuple[types.Type, ...]) -> int:
+    """Where the machine code of a body stands for one signature."""
+    dispatcher = compiled_for(body, name, signature)
+    _loaded.append(dispatcher)
+    (result,) = dispatcher.overloads.values()
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 @once
-def _serial(arrays: _Arrays) -> Callable:
+def _serial(arrays: Arrays) -> Callable:
     """``call(body, x, mask, temperature, out, first, last, past_cache)``."""
 
     def serial(body, x, mask, temperature, out, first, last, past_cache):
         call_body(body, x, mask, temperature, out, first, last, past_cache)
 
     signature = (types.intp, *arrays.types, types.intp, types.intp, types.boolean)
-    return _kept(compiled(serial, "serial"), "serial", signature)
+    return compiled_for(compiled(serial, "serial"), "serial", signature)
 
 
 @once
-def _parallel(arrays: _Arrays) -> Callable:
+def _parallel(arrays: Arrays) -> Callable:
     """``call(body, x, mask, temperature, out, units, shares, past_cache)``."""
 
     def parallel(body, x, mask, temperature, out, units, shares, past_cache):
@@ -110,11 +117,11 @@ def _parallel(arrays: _Arrays) -> Callable:
         set_share_size(before)
 
     signature = (types.intp, *arrays.types, types.intp, types.intp, types.boolean)
-    return _kept(compiled(parallel, "parallel", parallel=True), "parallel", signature)
+    return compiled_for(compiled(parallel, "parallel", parallel=True), "parallel", signature)
 
 
 @once
-def _long(arrays: _Arrays) -> Callable:
+def _long(arrays: Arrays) -> Callable:
     """``call(body, x, mask, temperature, out, shares, past_cache)`` for lanes that are each split over threads."""
     compute = arrays.compute.type
 
@@ -145,7 +152,7 @@ def _long(arrays: _Arrays) -> Callable:
         set_share_size(before)
 
     signature = (types.intp, *arrays.types, types.intp, types.boolean)
-    return _kept(compiled(long, "long", parallel=True), "long", signature)
+    return compiled_for(compiled(long, "long", parallel=True), "long", signature)
 
 
 def run(operation: Operation, plan: Plan, storage: str, x, mask, temperature, out) -> None:
@@ -157,7 +164,7 @@ def run(operation: Operation, plan: Plan, storage: str, x, mask, temperature, ou
 def _carrier(
     operation: Operation, plan: Plan, storage: str, shape: tuple[int, int, int], masked: bool, tempered: bool
 ) -> Callable[..., None]:
-    arrays = _Arrays(storage_of(storage), masked, tempered)
+    arrays = Arrays(storage_of(storage), masked, tempered, operation.parts)
     outer, length, inner = shape
     itemsize = dtype_of(storage).itemsize
     units = outer * inner
@@ -169,13 +176,13 @@ def _carrier(
     alone = "blocks" if plan.sweep == "long" else plan.sweep
 
     def serial(x, mask, temperature, out):
-        body = _body(operation, alone, arrays)
+        body = body_of(operation, alone, arrays)
         _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
 
     if plan.shares == 1:
         return _turned(serial) if plan.sweep == "short" else serial
 
-    body = _body(operation, plan.sweep, arrays)
+    body = body_of(operation, plan.sweep, arrays)
     parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
@@ -220,11 +227,11 @@ def small(
 
     It knows its body by name: an address among the arguments would cost a call on ten numbers a tenth of its time.
     """
-    arrays, one_number = _Arrays(storage_of(storage), False, False), operation.one_number
+    arrays, one_number = Arrays(storage_of(storage), False, False), operation.one_number
     certain = operation.maps_exponentials  # of one value, whose exponential over itself need not be 1
     short, sweep = form == "short", "short" if form == "short" else "rows"
     symbol = f"softmax_numba.{operation.name}.{sweep}.{storage}"
-    named(symbol, _body(operation, sweep, arrays))
+    named(symbol, body_of(operation, sweep, arrays))
     body = body_named(symbol)
     itemsize = dtype_of(storage).itemsize
     longest, per_vector = longest_short(itemsize), 64 // arrays.compute.itemsize
@@ -271,4 +278,4 @@ def small(
     x = types.Array(arrays.storage, axes, "A", readonly=True)
     out = types.Array(arrays.storage, 1 if one_number else axes, "A")
     name = f"{operation.name}-small" + ("" if form == "rows" else f"-{form}")
-    return _kept(compiled(lane_of if form == "lane" else rows_of, name.replace("-", "_")), name, (x, out))
+    return compiled_for(compiled(lane_of if form == "lane" else rows_of, name.replace("-", "_")), name, (x, out))

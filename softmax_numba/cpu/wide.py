@@ -27,6 +27,13 @@ def load_first_wide(typing, pointer, index, count, vectors):
 
 
 @intrinsic(prefer_literal=True)
+def load_first_zero(typing, pointer, index, count, vectors):
+    """The same, with 0 in the other places."""
+    signature, emit = loaded_first(pointer, vectors.literal_value, 0.0)
+    return signature.return_type(pointer, types.intp, types.intp, vectors), emit
+
+
+@intrinsic(prefer_literal=True)
 def numbers_for(typing, pointer, index, lanes):
     """The numbers of so many lanes (a literal) from ``pointer[index]`` on, as vectors of their values need them.
 

@@ -8,6 +8,7 @@ from softmax_numba.bench.regimes import REGIMES, Regime
 from softmax_numba.bench.results import Cell, Results
 from softmax_numba.bench.roofline import EXPONENTIAL
 from softmax_numba.bench.timing import Spread, ratio
+from softmax_numba.bench.workloads import TRAINING_OPS
 from softmax_numba.report import growth
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
@@ -131,6 +132,15 @@ def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *others]]
 
 
+_TRAINING = (
+    "Losses and ways back: PyTorch's are cross_entropy; cross_entropy and backward(), the gradients of the call before "
+    "dropped; what its autograd calls for softmax and log_softmax; cross_entropy(hidden @ weight.T) and backward(). Of "
+    "copy: a loss is bound by a read, a way back by reading two arrays and writing one. The products of our linear "
+    "layer are NumPy's, which takes all threads of the machine. ULP: of a loss, or of the largest term of a gradient's "
+    "entry; of a linear layer, of the sum of its terms' sizes."
+)
+
+
 def markdown(results: Results) -> str:
     """``regimes.md``."""
     found = lines(results)
@@ -150,4 +160,6 @@ def markdown(results: Results) -> str:
         "median and 20 % and 80 % quantiles; ▼ below the goal. Of copy: our time over that of the fastest plain copy "
         "(logsumexp: read) of the same bytes. Of exp: over that of the bare exponential of the same elements.",
     ]
+    if any(cell.op in TRAINING_OPS for line in found for cell in line.cells):
+        text += ["", _TRAINING]
     return "\n".join(text) + "\n"

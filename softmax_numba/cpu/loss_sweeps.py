@@ -1,0 +1,387 @@
+"""The losses of many lanes: each thread normalises as many lanes as its cache holds, and goes through them again.
+
+So the values are read from memory once, and nothing of their size is written but the gradient.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange, types
+
+from softmax_numba import pages
+from softmax_numba.cpu import sweeps, threads
+from softmax_numba.cpu.arrays import start_of
+from softmax_numba.cpu.compiled import once
+from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
+from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS, safe_top
+from softmax_numba.cpu.loss import Kind, as_one, focal_lanes, loss_rows
+from softmax_numba.cpu.loss_columns import loss_columns
+from softmax_numba.cpu.memory import filled, load
+from softmax_numba.cpu.plan import PARALLEL_FROM, PAST_CACHE_BYTES, Plan, plan
+from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
+from softmax_numba.cpu.simd import COMPUTES_IN
+from softmax_numba.cpu.sums import as_total, collapsed, plus, two_sum
+from softmax_numba.cpu.sweeps import Arrays, address_of_body, body_of, compiled_for
+from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.cpu.tiles import vectors_across
+from softmax_numba.dtypes import STORED, dtype_of, storage_of
+
+# So many bytes of values wait in a thread's cache until their losses are taken.
+CHUNK_BYTES = 2**18
+# Numbers beyond the last class, and losses beyond the last lane, that vectors may read: zeros.
+SPARE = 64
+# What stands in the place of a dtype of probabilities: targets that are indices, or none at all.
+INDICES, NOTHING = "indices", "nothing"
+_NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items()}
+
+
+class Kernel(NamedTuple):
+    """Which body goes through the lanes again."""
+
+    form: str  # "rows", "columns" or "focal"
+    storage: str
+    targets: str  # the dtype of probabilities, or one of the above
+    dense: bool  # there is something for every class
+    gradient: bool
+
+    @property
+    def types(self) -> tuple[types.Type, ...]:
+        storage = storage_of(self.storage)
+        compute = COMPUTES_IN[storage]
+        targets = types.Array(types.int64, 2, "A", readonly=True)
+        if self.targets not in (INDICES, NOTHING):
+            targets = types.Array(storage_of(self.targets), 3, "A", readonly=True)
+        of_class = types.Array(compute, 1, "C")
+        losses, options = types.Array(types.float64, 2, "A"), types.Array(types.float64, 1, "C")
+        parts, out = types.Array(compute, 3, "A"), types.Array(storage, 3, "A")
+        values = types.Array(storage, 3, "A", readonly=True)
+        return values, targets, of_class, of_class, parts, losses, out, options
+
+
+@once
+def _body(kernel: Kernel) -> int:
+    """The address of a body's machine code."""
+    build = {"rows": loss_rows, "columns": loss_columns, "focal": focal_lanes}[kernel.form]
+    compute = np.dtype(str(COMPUTES_IN[storage_of(kernel.storage)])).type
+    kind = Kind(kernel.targets not in (INDICES, NOTHING), kernel.dense, kernel.targets == NOTHING)
+    body = build(compute, kind, kernel.gradient)
+    signature = (*kernel.types, types.int64, types.intp, types.intp, types.boolean)
+    return address_of_body(body, body.__name__, signature)
+
+
+@inlined
+def _pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, past_cache):
+    """Units ``first`` to ``last`` of the sweep that normalises, ``size`` at a time."""
+    row, lanes, whole = of_unit
+    x, targets, share, even, parts, losses, out, options, ignore = call
+    while first < last:
+        end = min(last, first + size)
+        if normalise != 0:
+            call_body(normalise, given, None, None, noted, first, end, False)
+        begin = first // row * whole + min(first % row * lanes, whole)
+        stop = end // row * whole + min(end % row * lanes, whole)
+        call_loss_body(lose, x, targets, share, even, parts, losses, out, options, ignore, begin, stop, past_cache)
+        first = end
+
+
+@once
+def _caller(kernel: Kernel, parallel: bool) -> Callable:
+    """Shares out units of the sweep that normalises; a unit is ``of_unit[1]`` lanes, the last of every ``of_unit[0]``
+    as many as are left of ``of_unit[2]``."""
+
+    def losses_of(normalise, lose, given, noted, call, of_unit, size, units, shares, past_cache):
+        _pass_over(normalise, lose, given, noted, call, of_unit, size, 0, units, past_cache)
+
+    def losses_shared(normalise, lose, given, noted, call, of_unit, size, units, shares, past_cache):
+        before = share_size()
+        set_share_size(1)
+        for k in prange(shares):
+            first, last = units * k // shares, units * (k + 1) // shares
+            _pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, past_cache)
+        set_share_size(before)
+
+    arrays = kernel.types
+    values, parts = arrays[0], arrays[4]
+    of_unit = types.UniTuple(types.intp, 3)
+    counts = (of_unit, types.intp, types.intp, types.intp, types.boolean)
+    signature = (types.intp, types.intp, values, parts, types.Tuple((*arrays, types.int64)), *counts)
+    call = losses_shared if parallel else losses_of
+    name = call.__name__
+    return compiled_for(compiled(call, name, parallel=parallel), name, signature)
+
+
+class _Arrangement(NamedTuple):
+    """How a call is carried out."""
+
+    kernel: Kernel
+    plan: Plan  # of the sweep that normalises
+    units: int
+    of_unit: tuple[int, int, int]
+    size: int  # units that wait in the cache
+    past_cache: bool
+
+
+@functools.lru_cache(maxsize=1024)  # what follows from these arguments costs as much as a small call
+def _arranged(
+    storage: str,
+    targets: str,
+    shape: tuple[int, int, int],
+    side_by_side: bool,
+    in_columns: bool,
+    columnar: bool,
+    dense: bool,
+    focal: bool,
+    gradient: bool,
+    many: int,
+) -> _Arrangement:
+    outer, length, inner = shape
+    itemsize = dtype_of(storage).itemsize
+    size = outer * length * inner * itemsize
+    chosen = plan(
+        outer,
+        length,
+        inner,
+        itemsize=itemsize,
+        side_by_side=side_by_side,
+        one_number=True,
+        turnable=True,
+        columnar=in_columns,
+        threads=many,
+    )
+    across = chosen.sweep in ("columns", "deep", "shallow")
+    # Without a gradient and weights for all classes there is nothing to do but a number a lane.
+    columns = across and columnar and (dense or gradient)
+    form = "focal" if focal and dense else "columns" if columns else "rows"
+    units, of_unit = outer * inner, (inner, 1, inner)
+    if across:
+        row = vectors_across(inner, itemsize)
+        units = outer * row
+        of_unit = (1, 1, 1) if form == "columns" else (row, 8 if itemsize == 8 else 16, inner)
+    elif chosen.sweep == "short":
+        units = short_tiles_of(outer, length, itemsize)
+        of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
+    past_cache = gradient and size >= PAST_CACHE_BYTES
+    kernel = Kernel(form, storage, targets, dense, gradient)
+    return _Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
+
+
+def _arrangement(
+    storage: str, x: np.ndarray, targets: str, beside: list[np.ndarray], dense: bool, focal: bool, gradient: bool
+) -> _Arrangement:
+    size = x.itemsize
+    in_columns = x.strides[2] == size
+    columnar = in_columns and all(a.strides[2] == a.itemsize for a in beside)
+    many = threads.in_use() if x.size >= PARALLEL_FROM else 1
+    return _arranged(
+        storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many
+    )
+
+
+def run(
+    storage: str,
+    x: np.ndarray,
+    targets: np.ndarray,
+    share: np.ndarray,
+    even: np.ndarray,
+    losses: np.ndarray,
+    out: np.ndarray | None,
+    options: np.ndarray,
+    ignore: int,
+    *,
+    dense: bool,
+    focal: bool,
+) -> None:
+    """Fills ``losses`` (outer, inner; float64), and the gradient unless ``out`` is None.
+
+    Parameters
+    ----------
+    storage : str
+        The dtype that x and out hold.
+    x, out : numpy.ndarray
+        In shape (outer, length, inner), as for kernels.
+    targets : numpy.ndarray
+        Indices in shape (outer, inner), int64; or probabilities in x's shape.
+    share, even : numpy.ndarray
+        For every class and ``SPARE`` more, in the compute dtype; empty where loss.py needs none.
+    options : numpy.ndarray
+        The call's numbers, see loss.py.
+    ignore : int
+        The index that counts for nothing.
+    dense : bool
+        Whether every class has a weight, not only the target's.
+    focal : bool
+        Whether each of them has a focal factor.
+    """
+    beside = [] if out is None else [out]
+    name = INDICES
+    if targets.ndim == 3:
+        name, dense = _name(targets), True
+        beside.append(targets)
+    how = _arrangement(storage, x, name, beside, dense, focal, out is not None)
+    parts = pages.empty((x.shape[0], PARTS, x.shape[2]), even.dtype)
+    given, noted = (x.T, parts.T) if how.plan.sweep == "short" else (x, parts)
+    normalise, shares = 0, how.plan.shares
+    if how.plan.sweep == "long":  # a few lanes that threads share
+        sweeps.run(NORMALISER, how.plan, storage, x, None, None, parts)
+        shares = min(how.units, shares)
+    else:
+        normalise = body_of(NORMALISER, how.plan.sweep, Arrays(storage_of(storage), False, False, True))
+    gradient = _NO_GRADIENT[storage] if out is None else out
+    arguments = (x, targets, share, even, parts, losses, gradient, options, ignore)
+    _call(how, normalise, shares, given, noted, arguments)
+
+
+def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
+    call = (normalise, _body(how.kernel), given, noted, arguments, how.of_unit, how.size, how.units)
+    if shares > 1 and threads.run(_caller(how.kernel, True), *call, shares, how.past_cache):
+        return
+    _caller(how.kernel, False)(*call, 1, how.past_cache)
+
+
+def _name(targets: np.ndarray) -> str:
+    return {np.dtype(np.uint16): "float16", np.dtype(np.int16): "bfloat16"}.get(targets.dtype, targets.dtype.name)
+
+
+# --- a lane's parts, and what is computed from them --------------------------------------
+
+
+def normalised(storage: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every lane of x (outer, length, inner): its maximum, and how far its sum of exponentials relative to that one
+    exceeds 1; float64 arrays (outer, inner). An infinite maximum or a NaN makes the second NaN."""
+    how = _arrangement(storage, x, NOTHING, [], False, False, False)
+    outer, _, inner = x.shape
+    parts = np.empty((outer, PARTS, inner), np.float64 if storage == "float64" else np.float32)
+    sweeps.run(NORMALISER, how.plan, storage, x, None, None, parts)
+    peak, rest = np.empty((outer, inner)), np.empty((outer, inner))
+    _resolver(str(parts.dtype))(parts, peak, rest)
+    return peak, rest
+
+
+def probabilities(storage: str, x: np.ndarray, peak: np.ndarray, rest: np.ndarray, out: np.ndarray) -> None:
+    """Fills ``out`` with exp(x - peak) / (1 + rest); peak and rest (outer, inner) as of :func:`normalised`."""
+    how = _arrangement(storage, x, NOTHING, [out], False, False, True)
+    compute = np.dtype(np.float64 if storage == "float64" else np.float32)
+    parts = np.empty((x.shape[0], PARTS, x.shape[2]), compute)
+    _inverter(str(compute))(peak, rest, parts)
+    targets, options = np.full((x.shape[0], x.shape[2]), -1), np.array([0.0, 0.0, 0.0, 1.0])
+    losses, none = np.empty((x.shape[0], x.shape[2])), np.empty(0, compute)
+    shares = min(how.units, how.plan.shares)
+    _call(how, 0, shares, x, parts, (x, targets, none, none, parts, losses, out, options, 0))
+
+
+_LANES = types.Array(types.float64, 2, "A", readonly=True)
+_NUMBERS = {"float32": types.float32, "float64": types.float64}
+
+
+@once
+def _resolver(compute: str) -> Callable:
+    number = np.dtype(compute).type
+
+    def resolve_parts(parts, peak, rest):
+        scale = scale_of(number(0), None)
+        for o in range(peak.shape[0]):
+            for j in range(peak.shape[1]):
+                top, log_sum = parts[o, OF_PEAK, j], np.float64(parts[o, OF_LOG, j])
+                unit = np.float64(exp_relative(top, reference(safe_top(top), scale), scale))
+                peak[o, j] = top
+                # Where the largest term outweighs the others, the logarithm has their digits.
+                rest[o, j] = math.expm1(log_sum)
+                if log_sum > 0.5:
+                    rest[o, j] = 1.0 / (np.float64(parts[o, OF_FACTOR, j]) * unit) - 1.0
+
+    parts, lanes = types.Array(_NUMBERS[compute], 3, "C", readonly=True), types.Array(types.float64, 2, "C")
+    return compiled_for(compiled(resolve_parts, "resolve_parts"), "resolve_parts", (parts, lanes, lanes))
+
+
+@once
+def _inverter(compute: str) -> Callable:
+    number = np.dtype(compute).type
+
+    def invert_sums(peak, rest, parts):
+        scale = scale_of(number(0), None)
+        for o in range(peak.shape[0]):
+            for j in range(peak.shape[1]):
+                top = number(peak[o, j])
+                unit = np.float64(exp_relative(top, reference(safe_top(top), scale), scale))
+                parts[o, OF_FACTOR, j] = math.exp(np.float64(top) - peak[o, j]) / ((1.0 + rest[o, j]) * unit)
+                parts[o, OF_PEAK, j] = top
+                parts[o, OF_LOG, j] = 0.0
+
+    signature = (_LANES, _LANES, types.Array(_NUMBERS[compute], 3, "C"))
+    return compiled_for(compiled(invert_sums, "invert_sums"), "invert_sums", signature)
+
+
+# --- what is added up over the lanes ----------------------------------------------------
+
+
+@once
+def _adder() -> Callable:
+    def sum_of_losses(values):
+        p = start_of(values)
+        zero = filled(p, 0.0)
+        total = as_total(zero)
+        for i in range(0, values.shape[0], 8):
+            total = plus(zero, total, as_total(load(p, i)))
+        high, low = collapsed(zero, total)
+        return as_one(high, low)
+
+    return compiled_for(
+        compiled(sum_of_losses, "sum_of_losses"), "sum_of_losses", (types.Array(types.float64, 1, "C"),)
+    )
+
+
+def sum_of(values: np.ndarray) -> float:
+    """The sum of float64 values, whose number is a multiple of 8, in twice the precision and always in one order."""
+    return float(_adder()(values))
+
+
+@once
+def _examiner() -> Callable:
+    def examine_targets(targets, classes, ignore):
+        counted = wrong = 0
+        for i in range(targets.shape[0]):
+            counts = np.int64(targets[i] != ignore)
+            counted += counts
+            wrong += counts & np.int64((targets[i] < 0) | (targets[i] >= classes))
+        return counted, wrong
+
+    indices = types.Array(types.int64, 1, "C", readonly=True)
+    signature = (indices, types.int64, types.int64)
+    return compiled_for(compiled(examine_targets, "examine_targets"), "examine_targets", signature)
+
+
+def examine(targets: np.ndarray, classes: int, ignore: int) -> tuple[int, int]:
+    """How many class indices count, and how many of those are out of range."""
+    return _examiner()(targets, classes, ignore)
+
+
+@once
+def _weigher() -> Callable:
+    def weigh_targets(targets, weights, ignore):
+        high = low = 0.0
+        for i in range(targets.shape[0]):
+            if targets[i] != ignore:
+                high, error = two_sum(high, weights[targets[i]])
+                low += error
+        return high + low
+
+    indices = types.Array(types.int64, 1, "C", readonly=True)
+    weights = types.Array(types.float64, 1, "C", readonly=True)
+    return compiled_for(compiled(weigh_targets, "weigh_targets"), "weigh_targets", (indices, weights, types.int64))
+
+
+def weigh(targets: np.ndarray, weights: np.ndarray, ignore: int) -> float:
+    """The sum of the weights of the class indices that count."""
+    return float(_weigher()(targets, weights, ignore))
+
+
+def padded(values: Any, dtype: np.dtype) -> np.ndarray:
+    """Numbers a class, followed by zeros."""
+    given = np.asarray(values)
+    result = np.zeros(given.size + SPARE, dtype)
+    result[: given.size] = given
+    return result

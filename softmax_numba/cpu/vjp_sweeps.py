@@ -1,0 +1,76 @@
+"""The compiled ways back, shared out among threads."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import prange, types
+
+from softmax_numba.cpu import threads
+from softmax_numba.cpu.compiled import once
+from softmax_numba.cpu.jit import call_body, compiled
+from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, PAST_CACHE_BYTES, SHARES, WIDE_SHARE
+from softmax_numba.cpu.simd import COMPUTES_IN
+from softmax_numba.cpu.sweeps import address_of_body, compiled_for
+from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.cpu.tiles import vectors_across
+from softmax_numba.cpu.vjp import Backward, vjp_columns, vjp_rows
+from softmax_numba.dtypes import dtype_of, storage_of
+
+
+def _types(y: str, dy: str, tempered: bool) -> tuple[types.Type, ...]:
+    given, other = (types.Array(storage_of(name), 3, "A", readonly=True) for name in (y, dy))
+    temperature = types.Array(types.float64, 2, "A", readonly=True) if tempered else types.none
+    return given, other, temperature, types.Array(storage_of(y), 3, "A")
+
+
+@once
+def _body(backward: Backward, columns: bool, y: str, dy: str, tempered: bool) -> int:
+    build = vjp_columns if columns else vjp_rows
+    body = build(backward, np.dtype(str(COMPUTES_IN[storage_of(y)])).type)
+    signature = (*_types(y, dy, tempered), types.intp, types.intp, types.boolean)
+    return address_of_body(body, body.__name__, signature)
+
+
+@once
+def _caller(y: str, dy: str, tempered: bool, parallel: bool) -> Callable:
+    def vjp_serial(body, y, dy, temperature, out, units, shares, past_cache):
+        call_body(body, y, dy, temperature, out, 0, units, past_cache)
+
+    def vjp_parallel(body, y, dy, temperature, out, units, shares, past_cache):
+        before = share_size()
+        set_share_size(1)
+        for k in prange(shares):
+            call_body(body, y, dy, temperature, out, units * k // shares, units * (k + 1) // shares, past_cache)
+        set_share_size(before)
+
+    call = vjp_parallel if parallel else vjp_serial
+    signature = (types.intp, *_types(y, dy, tempered), types.intp, types.intp, types.boolean)
+    return compiled_for(compiled(call, call.__name__, parallel=parallel), call.__name__, signature)
+
+
+def run(
+    backward: Backward,
+    names: tuple[str, str],
+    y: np.ndarray,
+    dy: np.ndarray,
+    temperature: np.ndarray | None,
+    out: np.ndarray,
+) -> None:
+    """Fills ``out``; all arrays as kernels take them, (outer, length, inner), the temperature (outer, inner).
+
+    ``names`` are the dtypes of y and dy, which are computed with in the same type.
+    """
+    outer, _, inner = y.shape
+    in_columns = inner >= FEWEST_COLUMNS and all(a.strides[2] == a.itemsize for a in (y, dy, out))
+    columns = in_columns and not all(a.strides[1] == a.itemsize for a in (y, dy, out))
+    itemsize = dtype_of(names[0]).itemsize
+    many = threads.in_use() if y.size >= PARALLEL_FROM else 1
+    units, shares = outer * inner, SHARES * many
+    if columns:
+        units = outer * vectors_across(inner, itemsize)
+        shares = many * max(1, min(SHARES, units // (WIDE_SHARE * many)))
+    shares = min(units, shares) if many > 1 else 1
+    tempered, past_cache = temperature is not None, y.size * itemsize >= PAST_CACHE_BYTES
+    call = (_body(backward, columns, *names, tempered), y, dy, temperature, out, units, shares, past_cache)
+    if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
+        _caller(*names, tempered, False)(*call)

@@ -1,0 +1,156 @@
+"""softmax_vjp and log_softmax_vjp."""
+
+from typing import Any
+
+import numpy as np
+
+from softmax_numba import interop
+from softmax_numba.arguments import checked_out, checked_temperature, filled, like, may_write, one_device
+from softmax_numba.cpu import vjp_sweeps
+from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name
+from softmax_numba.lanes import as_lanes, lane_shape, reduced_axes, split
+
+__all__ = ["log_softmax_vjp", "softmax_vjp"]
+
+
+def softmax_vjp(
+    y: Any, dy: Any, axis: int | tuple[int, ...] | None = -1, *, temperature: Any = 1.0, out: Any = None
+) -> Any:
+    """The cotangent of x (its gradient) from that of y = softmax(x / T): y (dy - sum(y dy)) / T along an axis.
+
+    Parameters
+    ----------
+    y : array_like
+        What :func:`softmax` returned, by the same axis and temperature. Types as there.
+    dy : array_like
+        The cotangent of y, of y's shape.
+    axis : int, tuple of ints or None, default -1
+        As for :func:`softmax`.
+    temperature : float or array_like, default 1.0
+        As for :func:`softmax`.
+    out : array, optional
+        Where to put the result, of y's shape and dtype. May be y or dy, or overlap them in any way.
+
+    Returns
+    -------
+    array of y's shape and dtype, from y's library (or ``out``)
+        Exactly 0 where y is, whatever dy is there: masked-out entries and lanes have no gradient.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for :func:`softmax`; if the shapes of y and dy differ.
+
+    Notes
+    -----
+    The computation is at least as wide as y and dy; the sum has twice the precision of its terms, so that the result
+    is within a few ULP of the largest term. The same bits for any layout and number of threads.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_numba import softmax, softmax_vjp
+    >>> y = softmax(np.log([[1.0, 3.0]]))
+    >>> softmax_vjp(y, np.array([[1.0, 0.0]]))
+    array([[ 0.1875, -0.1875]])
+    """
+    return _vjp(SOFTMAX_VJP, y, dy, axis, temperature, out)
+
+
+def log_softmax_vjp(
+    y: Any, dy: Any, axis: int | tuple[int, ...] | None = -1, *, temperature: Any = 1.0, out: Any = None
+) -> Any:
+    """The cotangent of x (its gradient) from that of y = log_softmax(x / T): (dy - exp(y) sum(dy)) / T along an axis.
+
+    Parameters
+    ----------
+    y : array_like
+        What :func:`log_softmax` returned, by the same axis and temperature. Types as there.
+    dy, axis, temperature, out
+        As for :func:`softmax_vjp`.
+
+    Returns
+    -------
+    array of y's shape and dtype, from y's library (or ``out``)
+        0 where y is -inf, and dy there counts for nothing: a masked-out entry stays -inf whatever x is.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for :func:`softmax_vjp`.
+
+    Notes
+    -----
+    As for :func:`softmax_vjp`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_numba import log_softmax, log_softmax_vjp
+    >>> y = log_softmax(np.log([[1.0, 3.0]]))
+    >>> log_softmax_vjp(y, np.array([[1.0, 0.0]]))
+    array([[ 0.75, -0.75]])
+    """
+    return _vjp(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+
+
+def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:
+    one_device(y=y, dy=dy, temperature=temperature, out=out)
+    if isinstance(y, np.ma.MaskedArray):  # masked-out entries have no gradient
+        y = filled(y, 0.0 if backward is SOFTMAX_VJP else -np.inf)
+    if isinstance(dy, np.ma.MaskedArray):
+        dy = filled(dy, 0.0)
+    values, give_back = interop.take(y, "y")
+    others, _ = interop.take(dy, "dy")
+    name = result_name(values.dtype, None)
+    other_name = result_name(others.dtype, None)
+    if values.shape != others.shape:
+        raise ValueError(f"y and dy must have one shape; got {values.shape} and {others.shape}")
+    axes = reduced_axes(axis, values.ndim)
+    heat = checked_temperature(temperature, lane_shape(values.shape, axes))
+    target = None if out is None else checked_out(out, values.shape, name)
+    compute = compute_name(name, other_name)
+    if heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
+        compute = "float64"  # 1 / T would leave the normal numbers
+    # Kernels read y and write the result in one type; narrow ones only if they compute in float32.
+    storage = name if compute_name(name, name) == compute else compute
+    other_storage = other_name if compute_name(other_name, other_name) == compute else compute
+    if target is not None and may_write(values, target) and may_write(others, target):
+        answer = target
+    else:
+        answer = like(values, values.shape, name)
+    if values.size:
+        with np.errstate(all="ignore"):
+            given, other = _native(values, storage), _native(others, other_storage)
+            room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
+            how = split(given, axes)
+            if heat is not None:
+                outer, _, inner = how.shape
+                heat = (
+                    as_lanes(heat, how, one_number=True)[:, 0, :]
+                    if heat.ndim
+                    else np.broadcast_to(heat, (outer, inner))
+                )
+            result = for_kernel(as_lanes(room, how), storage)
+            lanes = for_kernel(as_lanes(given, how), storage), for_kernel(as_lanes(other, how), other_storage)
+            vjp_sweeps.run(backward, (storage, other_storage), *lanes, heat, result)
+            if not np.may_share_memory(result, room):
+                ordered = room.transpose(how.order)
+                ordered[...] = result.view(room.dtype).reshape(ordered.shape)
+            if room is not answer:
+                answer[...] = room
+    if target is not None:
+        if answer is not target:
+            target[...] = answer
+        return out
+    if give_back is interop.same and answer.ndim == 0:
+        return answer[()]
+    return give_back(answer)
+
+
+def _native(values: np.ndarray, storage: str) -> np.ndarray:
+    dtype = dtype_of(storage)
+    if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
+        return values.astype(dtype)
+    return values

@@ -1,0 +1,226 @@
+"""logsumexp and probabilities of lanes that come in parts."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from softmax_numba import interop
+from softmax_numba.arguments import checked_out, like, may_write
+from softmax_numba.cpu import loss_sweeps
+from softmax_numba.dtypes import dtype_of, for_kernel, result_name
+from softmax_numba.lanes import Split, as_lanes, reduced_axes, split
+
+__all__ = ["OnlineLogSumExp"]
+
+
+class OnlineLogSumExp:
+    """The logsumexp of lanes that are fed block by block, and then their probabilities, block by block again.
+
+    For lanes that stand in no memory as a whole: a vocabulary that several machines share, scores that a generator
+    yields, a memory map. What is kept is two float64 numbers a lane, whatever its length.
+
+    Parameters
+    ----------
+    axis : int, default -1
+        Along which axis of each block the lanes run. Blocks may differ in length along it, in nothing else of their
+        shapes.
+
+    Attributes
+    ----------
+    max : numpy.ndarray or scalar, float64
+        The largest value of each lane so far; -inf where there is none yet, NaN where there is a NaN.
+    logsumexp : numpy.ndarray or scalar, float64
+        log(sum(exp(x))) over all values so far, as :func:`softmax_numba.logsumexp` has it.
+
+    Notes
+    -----
+    A lane's state is its maximum m and d = sum(exp(x - m)). Two parts of a lane make one by
+
+        m = max(m1, m2),    d = d1 exp(m1 - m) + d2 exp(m2 - m),
+
+    which is associative and commutative but for rounding, and has the empty part (-inf, 0) for its zero. Source:
+    Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), section 3.1. What is kept is d - 1: a
+    sum that its largest term outweighs keeps the digits of the others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from softmax_numba import OnlineLogSumExp
+    >>> x = np.log([[1.0, 2.0, 3.0, 4.0]])
+    >>> seen = OnlineLogSumExp()
+    >>> seen.update(x[:, :1]).update(x[:, 1:])
+    OnlineLogSumExp(axis=-1, lanes=(1,), max=1.38629436..1.38629436, logsumexp=2.30258509..2.30258509)
+    >>> seen.probabilities(x[:, 2:])
+    array([[0.3, 0.4]])
+    >>> other = OnlineLogSumExp().update(np.log([[10.0]]))
+    >>> np.exp(seen.merge(other).logsumexp)
+    array([20.])
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        try:
+            self.axis = operator.index(axis)
+        except TypeError:
+            raise TypeError(f"axis must be an int, not {axis!r}") from None
+        self._peak: np.ndarray | None = None  # in the shape of the lanes
+        self._rest: np.ndarray = np.array(-1.0)
+
+    @property
+    def max(self) -> Any:
+        return np.float64(-np.inf) if self._peak is None else self._peak.copy()[()]
+
+    @property
+    def logsumexp(self) -> Any:
+        if self._peak is None:
+            return np.float64(-np.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self._peak == np.inf, np.inf, self._peak + np.log1p(self._rest))[()]
+
+    def update(self, block: Any) -> OnlineLogSumExp:
+        """Takes in the next values of every lane.
+
+        Parameters
+        ----------
+        block : array_like
+            Types as for :func:`softmax_numba.softmax`; its length along ``axis`` may be 0.
+
+        Returns
+        -------
+        OnlineLogSumExp
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the lanes have another shape than those of earlier blocks.
+        TypeError, numpy.exceptions.AxisError
+            As for :func:`softmax_numba.softmax`.
+        """
+        values, axes, storage, _ = self._values(block)
+        shape = tuple(n for i, n in enumerate(values.shape) if i not in axes)
+        peak, rest = np.full(shape, -np.inf), np.full(shape, -1.0)
+        if values.size:
+            how = split(values, axes)
+            found = loss_sweeps.normalised(storage, for_kernel(as_lanes(values, how), storage))
+            peak, rest = (_back(lanes, how, values.shape) for lanes in found)
+            # Infinite lanes have no sum. That of +inf is left to the maximum, as is a NaN.
+            empty = peak == -np.inf
+            if empty.any():
+                peak[empty] = np.max(values, axis=axes)[empty]  # a NaN, if there is one
+            peak[np.isnan(rest) & np.isfinite(peak)] = np.nan
+            rest = np.where(np.isfinite(peak), rest, np.where(peak == np.inf, 0.0, -1.0))
+        self._add(peak, rest)
+        return self
+
+    def merge(self, other: OnlineLogSumExp) -> OnlineLogSumExp:
+        """Both parts of the same lanes as one; neither is changed.
+
+        Raises
+        ------
+        ValueError
+            If their lanes differ in shape.
+        """
+        if not isinstance(other, OnlineLogSumExp):
+            raise TypeError(f"only an OnlineLogSumExp can be merged, not {other!r}")
+        result = OnlineLogSumExp(self.axis)
+        for part in (self, other):
+            if part._peak is not None:
+                result._add(part._peak, part._rest)
+        return result
+
+    def probabilities(self, block: Any, *, out: Any = None) -> Any:
+        """The softmax of values that have been fed, over all that have been.
+
+        Parameters
+        ----------
+        block : array_like
+            Values of every lane; not necessarily in the blocks in which they were fed.
+        out : array, optional
+            Where to put the result, of the block's shape and dtype; may be ``block``.
+
+        Returns
+        -------
+        array of the block's shape and dtype, from its library (or ``out``)
+            Within 4 ULP, float64 within 8. All NaN in lanes with a NaN, +inf or no finite value.
+
+        Raises
+        ------
+        ValueError
+            If nothing has been fed yet, or the lanes have another shape.
+        """
+        values, axes, storage, give_back = self._values(block)
+        name = result_name(values.dtype, None)
+        shape = tuple(n for i, n in enumerate(values.shape) if i not in axes)
+        if self._peak is None:
+            raise ValueError("no block has been fed yet")
+        if shape != self._peak.shape:
+            raise ValueError(f"the lanes of the block have shape {shape}, those fed before {self._peak.shape}")
+        target = None if out is None else checked_out(out, values.shape, name)
+        direct = target is not None and may_write(values, target)
+        answer = target if target is not None and direct else like(values, values.shape, name)
+        if values.size:
+            how = split(values, axes)
+            kept = tuple(1 if i in axes else n for i, n in enumerate(values.shape))
+            # Lanes without a sum: NaN for all their values.
+            there = np.isfinite(self._peak)
+            peak = np.where(there, self._peak, 0.0).reshape(kept)
+            rest = np.where(there, self._rest, np.nan).reshape(kept)
+            result = for_kernel(as_lanes(answer, how), storage)
+            loss_sweeps.probabilities(
+                storage,
+                for_kernel(as_lanes(values, how), storage),
+                as_lanes(peak, how, one_number=True)[:, 0, :],
+                as_lanes(rest, how, one_number=True)[:, 0, :],
+                result,
+            )
+            if not np.may_share_memory(result, answer):
+                ordered = answer.transpose(how.order)
+                ordered[...] = result.view(answer.dtype).reshape(ordered.shape)
+        if target is not None:
+            if answer is not target:
+                target[...] = answer
+            return out
+        return give_back(answer)
+
+    def _values(self, block: Any) -> tuple[np.ndarray, tuple[int, ...], str, Any]:
+        values, give_back = interop.take(block, "block")
+        name = result_name(values.dtype, None)
+        dtype = dtype_of(name)
+        if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
+            values = values.astype(dtype)
+        if values.ndim == 0:
+            raise ValueError("a block has at least one axis; got a number")
+        return values, reduced_axes(self.axis, values.ndim), name, give_back
+
+    def _add(self, peak: np.ndarray, rest: np.ndarray) -> None:
+        if self._peak is None:
+            self._peak, self._rest = peak, rest
+            return
+        if peak.shape != self._peak.shape:
+            raise ValueError(f"the lanes have shape {peak.shape}, those fed before {self._peak.shape}")
+        with np.errstate(invalid="ignore"):
+            top = np.maximum(self._peak, peak)
+            less = np.minimum(self._peak, peak)
+            mine = self._peak == top
+            fewer = np.where(mine, rest, self._rest)  # of the part with the smaller maximum
+            apart = np.where(less == top, 0.0, less - top)
+            self._rest = np.where(mine, self._rest, rest) + (1.0 + fewer) * np.exp(apart)
+        self._peak = top
+
+    def __repr__(self) -> str:
+        if self._peak is None:
+            return f"OnlineLogSumExp(axis={self.axis})"
+        ranges = []
+        for name, values in (("max", self._peak), ("logsumexp", np.asarray(self.logsumexp))):
+            if values.size:
+                ranges.append(f", {name}={values.min():.9g}..{values.max():.9g}")
+        return f"OnlineLogSumExp(axis={self.axis}, lanes={self._peak.shape}{''.join(ranges)})"
+
+
+def _back(lanes: np.ndarray, how: Split, shape: tuple[int, ...]) -> np.ndarray:
+    """An array (outer, inner) in the shape of the lanes of an array of ``shape``."""
+    ordered = lanes.reshape([1 if a in how.reduced else shape[a] for a in how.order])
+    return ordered.transpose(np.argsort(how.order)).squeeze(how.reduced)
