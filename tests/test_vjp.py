@@ -30,7 +30,7 @@ CHARACTERS = ((1.0, 0.0), (1e-3, 1.0), (1e3, 5.0), (1.0, -100.0), (0.0, 1.0))
 
 def forward(name, shape, dtype, axis=-1, seed=0, scale=4.0, **how):
     """A result of `name`, as right as its dtype can have it."""
-    return np.asarray(EXACT[name](normal(shape, dtype, scale=scale, seed=seed), axis, **how)).astype(dtype)
+    return np.asarray(EXACT[name](normal(shape, dtype, scale=scale, seed=seed), axis, **how)).astype(dtype, order="C")
 
 
 def cotangent(shape, dtype, seed=0):
@@ -473,12 +473,15 @@ def test_both_ways_through_lanes_are_taken(name, monkeypatch):
     ):
         y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
         found.clear()
-        dx = WAYS_BACK[name](y, dy, axis)
+        # A place that no line of memory begins at.
+        room = np.full(y.size + 10, 77, np.float32)
+        dx = WAYS_BACK[name](y, dy, axis, out=room[3:-7].reshape(shape))
+        assert (room[:3] == 77).all() and (room[-7:] == 77).all()
         assert found == [columns] + ["shared"] * parallel
-        few = [slice(None)] * len(shape)
-        few[0 if axis else -1] = slice(-3, None)
-        few = tuple(few)
-        assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))
+        for lanes in (slice(0, 9), slice(-9, None)):
+            few = (lanes,) if axis else (..., lanes)
+            assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))
+        assert same_bits(dx, WAYS_BACK[name](y, dy, axis))
 
 
 # --- other libraries' arrays ------------------------------------------------------------

@@ -284,7 +284,7 @@ def blocks(operation, compute):
         woven = mask is None and not one_number and past_cache and length <= keep_length
         woven = woven and x.strides[1] == x.itemsize and out.strides[1] == out.itemsize
         room = (length if kept else BLOCK) + _SPARE
-        waiting = now = allocated(compute(0), 2 * room)
+        waiting = now = allocated(compute(0), 2 * room if woven else room)
         in_out = not kept and keeps_in_out(x, out, waiting)
         kept, past_cache = kept or in_out, past_cache and not in_out
         stage = allocated(x, BLOCK + _SPARE)
