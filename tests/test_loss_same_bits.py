@@ -90,7 +90,16 @@ def test_alone_and_among_others(kind, dtype):
                     assert same_bits(gradient[place].copy(), expected[i][1]), (n, count)
 
 
-SHAPES = (((2000, 64), 1), ((2000, 64), 0), ((64, 2000), 0), ((3, 40_000), 1), ((300_000,), 0), ((20, 30, 300), 1))
+SHAPES = (
+    ((2000, 64), 1),
+    ((2000, 64), 0),
+    ((64, 2000), 0),
+    ((3, 40_000), 1),
+    ((300_000,), 0),
+    ((20, 30, 300), 1),
+    ((20_000, 7), 1),
+    ((2, 7, 9000), 1),
+)
 
 
 @every_kind
@@ -144,7 +153,7 @@ def test_run_after_run_and_in_another_thread(kind):
 @every_kind
 def test_chunks_of_the_cache_are_not_seen(kind):
     """More lanes than wait in a cache at once, and lanes longer than it holds: those of a call of their own."""
-    for shape, axis in (((90, 3000), 1), ((1000, 300), 0), ((3, 100_000), 1)):
+    for shape, axis in (((90, 3000), 1), ((1000, 300), 0), ((3, 100_000), 1), ((20_000, 7), 1), ((7, 20_000), 0)):
         case = drawn(7, np.float32, shape, axis, kind, reduction="none")
         loss, gradient = case.loss_and_gradient()
         lanes = shape[1 - axis]

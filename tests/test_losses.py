@@ -122,11 +122,15 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken):
 
 @every_kind
 def test_results_past_the_cache(kind, taken):
-    """Large gradients are streamed past the caches, to the last of every thread's share: in rows and in columns."""
+    """Large gradients are streamed past the caches, to places that no line of memory begins at: in rows and columns."""
     for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0)):
         case = drawn(5, np.float32, shape, axis, kind, reduction="sum")
-        _, gradient = case.loss_and_gradient()
+        room = np.full(1050 * 1001 + 10, 77, np.float32)
+        gradient = room[3:-7].reshape(shape)
+        case.loss_and_gradient(out=gradient)
         assert taken[-1].past_cache
+        assert (room[:3] == 77).all() and (room[-7:] == 77).all()
+        assert np.array_equal(gradient, case.placed("unaligned").loss_and_gradient()[1])
         for first, last in ((0, 5), (520, 530), (shape[1 - axis] - 3, shape[1 - axis])):
             part = np.take(case.logits, range(first, last), 1 - axis)
             targets = np.take(case.targets, range(first, last), 1 - axis if KINDS[kind].probabilities else 0)
@@ -261,7 +265,7 @@ def test_the_same_as_pytorch(shape, weighted, smoothing, reduction):
     for targets, ignore_index in (
         (np.asarray(index), -100),
         (np.asarray(np.where(index == 3, -1, index)), -1),
-        (np.asarray(np.where(index == 7, 7, index)), 7),
+        (np.asarray(index), 7),
         (np.moveaxis(q, -1, axis), -100),
     ):
         given = torch.tensor(x, requires_grad=True)
@@ -278,7 +282,7 @@ def test_the_same_as_pytorch(shape, weighted, smoothing, reduction):
         loss, gradient = cross_entropy_and_grad(x, targets, axis, **options)
         # PyTorch subtracts a logsumexp: each of its terms is off by some ULP of the largest number on the way.
         allowed = 16 * eps(np.float64) * np.abs(x).max() * (12 if weight is None else weight.sum())
-        np.testing.assert_allclose(loss, theirs.detach().numpy(), rtol=0, atol=allowed * max(1, theirs.numel() ** 0))
+        np.testing.assert_allclose(loss, theirs.detach().numpy(), rtol=0, atol=allowed * max(1, np.prod(kept)))
         np.testing.assert_allclose(gradient, given.grad.numpy(), rtol=0, atol=allowed)
 
 
@@ -305,9 +309,10 @@ def test_the_same_as_autograd_of_the_formula(kind):
         theirs.backward()
         loss, gradient = case._replace(logits=x.detach().numpy()).loss_and_gradient()
         exact, exact_gradient = case._replace(logits=x.detach().numpy()).exact()
-        size = 64 * eps(np.float64) * 12
-        assert abs(float(loss) - float(theirs.detach())) <= size * float(exact.size)
-        assert (np.abs(gradient - x.grad.numpy()) <= size * float(exact_gradient.size.max())).all()
+        # PyTorch adds up 12 terms of a lane, each rounded a few times.
+        allowed = 64 * eps(np.float64) * 12
+        assert abs(float(loss) - float(theirs.detach())) <= allowed * float(exact.size)
+        assert (np.abs(gradient - x.grad.numpy()) <= allowed * float(exact_gradient.size.max())).all()
 
 
 # --- the oracle itself ------------------------------------------------------------------
