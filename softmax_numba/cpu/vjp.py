@@ -33,6 +33,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
+from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.simd import fma, select, times
 from softmax_numba.cpu.sums import (
@@ -50,6 +51,9 @@ from softmax_numba.cpu.wide import load_first_wide, load_first_zero, load_wide, 
 _SPARE = 64  # bytes, to begin a buffer on a cache line
 # A tile of columns: in the second cache if lines of so many vectors allow, and no line of it longer than a page.
 TILE_BYTES, MOST_VECTORS, FEWEST_VECTORS = 2**19, 64, 16
+# How many numbers ahead a row asks memory for while it is added up. Measured: 1.3x to 1.7x of 4096; of none, level in
+# one thread and 1.1x to 1.25x in two.
+AHEAD = 256
 
 
 class One(NamedTuple):
@@ -159,7 +163,8 @@ def _row_steps(steps, width):
             second = more(term(load(y, c), load(dy, c)), load(y, d), load(dy, d))
             total = plus(zero, total, plus(zero, first, second))
             for k in range(4):
-                prefetch(y, i + BLOCK + k * width)
+                prefetch(y, i + AHEAD + k * width)
+                prefetch(dy, i + AHEAD + k * width)
             i += wide
         if 0 < count - i <= width:
             total = plus(zero, total, first_term(y, dy, i, count))
@@ -171,7 +176,7 @@ def _row_steps(steps, width):
 
     @inlined
     def write(y, dy, count, out, total, inverse, one, past_cache):
-        i, ahead = 0, max(count, BLOCK)
+        i = 0
         if past_cache:
             i = min(count, to_full_vectors(out))
             if i > 0:
@@ -182,8 +187,6 @@ def _row_steps(steps, width):
                 stream(out, i, result)
             else:
                 store(out, i, result)
-            for k in range(4):
-                prefetch(dy, i + ahead + k * width)
             i += wide
         while i < count:
             given, other = load_first(y, i, count - i), load_first(dy, i, count - i)
@@ -212,6 +215,7 @@ def vjp_rows(backward, compute):
         stage, other, result = allocated(y, room), allocated(dy, room), allocated(out, room)
         direct = y.strides[1] == y.itemsize and dy.strides[1] == dy.itemsize and out.strides[1] == out.itemsize
         size = length if direct else BLOCK
+        streamed = past_cache and direct and length * out.itemsize >= STREAMED_ROW_BYTES
         o = first // inner
         j = first - o * inner - 1
         for _ in range(first, last):
@@ -242,13 +246,13 @@ def vjp_rows(backward, compute):
                     p, q = staged(y, dy, o, start, j, count, stage, other)
                     to = result
                 if guarded:
-                    write_guarded(p, q, count, to, of_lane, scale.inverse, one, past_cache and direct)
+                    write_guarded(p, q, count, to, of_lane, scale.inverse, one, streamed)
                 else:
-                    write(p, q, count, to, of_lane, scale.inverse, one, past_cache and direct)
+                    write(p, q, count, to, of_lane, scale.inverse, one, streamed)
                 if not direct:
                     for i in range(count):
                         put(place(out, o, start + i, j), 0, number_at(result, i))
-        if past_cache:
+        if streamed:
             fence()
         release(stage)
         release(other)
