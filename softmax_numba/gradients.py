@@ -7,9 +7,12 @@ import numpy as np
 from softmax_numba import interop
 from softmax_numba.arguments import checked_out, checked_temperature, filled, like, may_write, one_device
 from softmax_numba.cpu import vjp_sweeps
+from softmax_numba.cpu.plan import PARALLEL_FROM
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name
 from softmax_numba.lanes import as_lanes, lane_shape, reduced_axes, split
+
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 __all__ = ["log_softmax_vjp", "softmax_vjp"]
 
@@ -55,7 +58,8 @@ def softmax_vjp(
     >>> softmax_vjp(y, np.array([[1.0, 0.0]]))
     array([[ 0.1875, -0.1875]])
     """
-    return _vjp(SOFTMAX_VJP, y, dy, axis, temperature, out)
+    result = _short_way(SOFTMAX_VJP, y, dy, axis, temperature, out)
+    return _vjp(SOFTMAX_VJP, y, dy, axis, temperature, out) if result is None else result
 
 
 def log_softmax_vjp(
@@ -92,7 +96,43 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, np.array([[1.0, 0.0]]))
     array([[ 0.75, -0.75]])
     """
-    return _vjp(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    result = _short_way(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
+    return _vjp(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out) if result is None else result
+
+
+def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> np.ndarray | None:
+    """The result for a few rows of plain arrays of one dtype; None, and nothing done, for everything else."""
+    if type(y) is not np.ndarray or type(dy) is not np.ndarray or type(axis) is not int:
+        return None
+    dtype, axes = y.dtype, y.ndim
+    if (axis != -1 and axis != axes - 1) or not axes or not 0 < y.size < PARALLEL_FROM:
+        return None
+    if type(temperature) is not float or temperature != 1.0:
+        return None
+    if dtype is _FLOAT32:
+        kernel = vjp_sweeps.small(backward, "float32")
+    elif dtype is _FLOAT64:
+        kernel = vjp_sweeps.small(backward, "float64")
+    else:
+        return None
+    if dy.dtype is not dtype:
+        return None
+    fresh = out is None
+    if fresh:
+        out = np.empty(y.shape, dtype)
+    elif type(out) is not np.ndarray or out.dtype is not dtype:
+        return None
+    try:
+        if axes == 2:
+            done = kernel(y, dy, out)
+        elif y.shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray:
+            rows = -1, y.shape[-1]
+            done = kernel(y.reshape(rows), dy.reshape(rows), out.reshape(rows))
+        else:
+            return None
+    except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
+        return None
+    return out if done else None
 
 
 def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:

@@ -449,8 +449,8 @@ def test_the_arguments_stay_as_they_were(name, dtype):
 
 @every_map
 def test_both_ways_through_lanes_are_taken(name, monkeypatch):
-    """Rows and columns, by one thread and by two, within the caches and past them."""
-    found, body, run = [], vjp_sweeps._body, vjp_sweeps.threads.run
+    """Rows and columns, by one thread and by two, within the caches and past them; a few rows in one compiled call."""
+    found, body, run, small = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.small
 
     def recorded(backward, columns, *kinds):
         found.append(columns)
@@ -460,11 +460,18 @@ def test_both_ways_through_lanes_are_taken(name, monkeypatch):
         found.append("shared")
         return run(*call)
 
+    def recorded_small(*kinds):
+        found.append("small")
+        return small(*kinds)
+
+    few = forward(name, (2, 3), np.float32)
+    WAYS_BACK[name](few, few)  # compiled, it needs no body
     monkeypatch.setattr(vjp_sweeps, "_body", recorded)
+    monkeypatch.setattr(vjp_sweeps, "small", recorded_small)
     monkeypatch.setattr(vjp_sweeps.threads, "run", shared)
     monkeypatch.setattr(threads, "in_use", lambda: 2)
     for shape, axis, columns, parallel in (
-        ((12, 40), 1, False, False),
+        ((12, 40), 1, "small", False),
         ((40, 12), 0, True, False),
         ((40, 3), 0, False, False),
         ((2, 40, 12), 1, True, False),

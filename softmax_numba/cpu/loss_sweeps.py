@@ -63,7 +63,7 @@ class Kernel(NamedTuple):
 
 
 @once
-def _body(kernel: Kernel) -> int:
+def body_of_losses(kernel: Kernel) -> int:
     """The address of a body's machine code."""
     build = {"rows": loss_rows, "columns": loss_columns, "focal": focal_lanes}[kernel.form]
     compute = np.dtype(str(COMPUTES_IN[storage_of(kernel.storage)])).type
@@ -236,7 +236,7 @@ def run(
 
 
 def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
-    call = (normalise, _body(how.kernel), given, noted, arguments, how.of_unit, how.size, how.units)
+    call = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size, how.units)
     if shares > 1 and threads.run(_caller(how.kernel, True), *call, shares, how.past_cache):
         return
     _caller(how.kernel, False)(*call, 1, how.past_cache)
@@ -318,16 +318,33 @@ def _inverter(compute: str) -> Callable:
 # --- what is added up over the lanes ----------------------------------------------------
 
 
+@inlined
+def added_up(losses):
+    """The sum of float64 values, whose number is a multiple of 8."""
+    p = start_of(losses)
+    zero = filled(p, 0.0)
+    total = as_total(zero)
+    for i in range(0, losses.shape[0], 8):
+        total = plus(zero, total, as_total(load(p, i)))
+    high, low = collapsed(zero, total)
+    return as_one(high, low)
+
+
+@inlined
+def counts_of(targets, classes, ignore):
+    """How many class indices count, and how many of those are out of range."""
+    counted = wrong = 0
+    for i in range(targets.shape[0]):
+        counts = np.int64(targets[i] != ignore)
+        counted += counts
+        wrong += counts & np.int64((targets[i] < 0) | (targets[i] >= classes))
+    return counted, wrong
+
+
 @once
 def _adder() -> Callable:
     def sum_of_losses(values):
-        p = start_of(values)
-        zero = filled(p, 0.0)
-        total = as_total(zero)
-        for i in range(0, values.shape[0], 8):
-            total = plus(zero, total, as_total(load(p, i)))
-        high, low = collapsed(zero, total)
-        return as_one(high, low)
+        return added_up(values)
 
     return compiled_for(
         compiled(sum_of_losses, "sum_of_losses"), "sum_of_losses", (types.Array(types.float64, 1, "C"),)
@@ -342,12 +359,7 @@ def sum_of(values: np.ndarray) -> float:
 @once
 def _examiner() -> Callable:
     def examine_targets(targets, classes, ignore):
-        counted = wrong = 0
-        for i in range(targets.shape[0]):
-            counts = np.int64(targets[i] != ignore)
-            counted += counts
-            wrong += counts & np.int64((targets[i] < 0) | (targets[i] >= classes))
-        return counted, wrong
+        return counts_of(targets, classes, ignore)
 
     indices = types.Array(types.int64, 1, "C", readonly=True)
     signature = (indices, types.int64, types.int64)

@@ -6,11 +6,13 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import threads
+from softmax_numba.cpu.arrays import apart, as_lanes, start_of
 from softmax_numba.cpu.compiled import once
-from softmax_numba.cpu.jit import call_body, compiled
+from softmax_numba.cpu.jit import body_named, call_body, compiled, named
+from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, PAST_CACHE_BYTES, SHARES, WIDE_SHARE
 from softmax_numba.cpu.simd import COMPUTES_IN
-from softmax_numba.cpu.sweeps import address_of_body, compiled_for
+from softmax_numba.cpu.sweeps import DONE, REFUSED, address_of_body, compiled_for
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.cpu.vjp import Backward, vjp_columns, vjp_rows
@@ -46,6 +48,32 @@ def _caller(y: str, dy: str, tempered: bool, parallel: bool) -> Callable:
     call = vjp_parallel if parallel else vjp_serial
     signature = (types.intp, *_types(y, dy, tempered), types.intp, types.intp, types.boolean)
     return compiled_for(compiled(call, call.__name__, parallel=parallel), call.__name__, signature)
+
+
+@once
+def small(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], int]:
+    """The serial sweep over rows as ``kernel(y, dy, out)`` for 2-D arrays of one dtype, in C order and not empty.
+
+    REFUSED, and nothing done, where their shapes differ, or out overlaps another otherwise than in the same places.
+    """
+    symbol = f"softmax_numba.{backward.name}.{storage}"
+    named(symbol, _body(backward, False, storage, storage, False))
+    body = body_named(symbol)
+
+    def vjp_of_few(y, dy, out):
+        if y.shape != dy.shape or y.shape != out.shape:
+            return REFUSED
+        to = address_of(start_of(out), 0)
+        if not (to == address_of(start_of(y), 0) or apart(y, out)):
+            return REFUSED
+        if not (to == address_of(start_of(dy), 0) or apart(dy, out)):
+            return REFUSED
+        body(as_lanes(y), as_lanes(dy), None, as_lanes(out), 0, y.shape[0], False)
+        return DONE
+
+    given = types.Array(storage_of(storage), 2, "C", readonly=True)
+    name = f"{backward.name}_of_few"
+    return compiled_for(compiled(vjp_of_few, name), name, (given, given, types.Array(given.dtype, 2, "C")))
 
 
 def run(
