@@ -11,7 +11,7 @@ from softmax_numba.cpu import loss_sweeps
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of
 from softmax_numba.lanes import as_lanes, reduced_axes, split
 
-REDUCTIONS = ("mean", "sum", "none")
+_REDUCTIONS = ("mean", "sum", "none")
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -52,8 +52,8 @@ def examined_options(
     weight: Any, classes: int, ignore_index: Any, reduction: Any, smoothing: Any, z_loss: Any, gamma: Any
 ) -> Options:
     """The options, or an error that names the one that cannot be."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, not {reduction!r}")
+    if reduction not in _REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}, not {reduction!r}")
     share = number("label_smoothing", smoothing, "in [0, 1)")
     if not 0.0 <= share < 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1), not {smoothing!r}")

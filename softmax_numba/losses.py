@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from softmax_numba import interop
+from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, filled, like, may_write, one_device
-from softmax_numba.cpu.loss_small import small_losses, sweep_of
-from softmax_numba.cpu.plan import PARALLEL_FROM
+from softmax_numba.cpu import loss_plain
 from softmax_numba.dtypes import FLOATS, name_of, result_name
 from softmax_numba.loss_calls import (
-    REDUCTIONS,
     checked_index,
     class_axis,
     examined_indices,
@@ -25,7 +23,6 @@ from softmax_numba.loss_calls import (
 )
 
 _FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
-_NOTHING = {name: np.empty((0, 0), name) for name in ("float32", "float64")}  # in the place of a gradient
 
 __all__ = ["class_weights", "cross_entropy", "cross_entropy_and_grad"]
 
@@ -167,16 +164,16 @@ def _short_way(
     gradient: bool,
     out: Any,
 ) -> tuple[Any, Any] | None:
-    """The same for a few rows of plain arrays, indices and no options; None, and nothing done, for everything else."""
+    """The same for rows of plain arrays, indices and no options; None, and nothing done, for everything else."""
     if type(logits) is not np.ndarray or type(targets) is not np.ndarray or type(axis) is not int or weight is not None:
         return None
     shape, axes = logits.shape, logits.ndim
     reduction, smoothing, z_loss, gamma = how
-    if (axis != -1 and axis != axes - 1) or not axes or not 0 < logits.size < PARALLEL_FROM:
+    if (axis != -1 and axis != axes - 1) or not axes or not logits.size:
         return None
     if not (type(smoothing) is type(z_loss) is type(gamma) is float) or smoothing or z_loss or gamma:
         return None
-    if type(reduction) is not str or reduction not in REDUCTIONS or type(ignored) is not int:
+    if type(reduction) is not str or reduction not in loss_plain.REDUCTIONS or type(ignored) is not int:
         return None
     dtype = logits.dtype
     if dtype is _FLOAT32:
@@ -192,30 +189,25 @@ def _short_way(
             return None
         targets = targets.astype(_INT64)
     answer = out
-    if not gradient:
-        answer = _NOTHING[name]
-    elif out is None:
-        answer = np.empty(shape, dtype)
-    elif type(out) is not np.ndarray or out.dtype is not dtype or out.shape != shape:
+    if gradient and out is None:
+        answer = pages.empty(shape, dtype)
+    elif gradient and (type(out) is not np.ndarray or out.dtype is not dtype or out.shape != shape):
         return None
+    rows = answer
     try:
         if axes != 2:
-            if not logits.flags.c_contiguous or not answer.flags.carray:
+            if not logits.flags.c_contiguous or not (answer is None or answer.flags.carray):
                 return None
             logits, targets = logits.reshape(-1, shape[-1]), targets.reshape(-1)
-            answer = answer.reshape(logits.shape) if gradient else answer
-        sweep = sweep_of(name, *logits.shape)
+            rows = None if answer is None else answer.reshape(logits.shape)
         found = np.empty(len(logits) if reduction == "none" else 1, dtype)
-        if not small_losses(name, sweep, reduction, gradient)(logits, targets, found, answer, ignored):
+        if not loss_plain.run(name, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
             return None
     except (TypeError, OverflowError):  # another memory order, a read-only out: the long way takes them or says so
         return None
-    loss = found.reshape(shape[:-1]) if reduction == "none" else found[0]
-    if reduction == "none" and axes == 1:
-        loss = found[0]
-    if not gradient:
-        return loss, None
-    return loss, answer.reshape(shape) if out is None else out
+    if reduction == "none" and axes > 1:
+        return found.reshape(shape[:-1]), answer
+    return found[0], answer
 
 
 def _loss(

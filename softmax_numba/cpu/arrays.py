@@ -127,6 +127,26 @@ def as_lanes(typing, array):
 
 
 @intrinsic
+def begun_at(typing, array, row):
+    """A 2-D array in C order, borrowed, as if its first row were row ``row`` of a longer one."""
+
+    def emit(context, builder, sig, args):
+        from numba.np.arrayobj import populate_array
+
+        given = context.make_array(array)(context, builder, args[0])
+        result = context.make_array(array)(context, builder)
+        shape, strides = (cgutils.unpack_tuple(builder, axes) for axes in (given.shape, given.strides))
+        bytes_before = builder.neg(builder.mul(args[1], strides[0]))
+        start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [bytes_before])
+        data = builder.bitcast(start, given.data.type)
+        null = cgutils.get_null_value(given.meminfo.type)
+        populate_array(result, data, [builder.add(shape[0], args[1]), shape[1]], strides, given.itemsize, null)
+        return result._getvalue()
+
+    return array(array, types.intp), emit
+
+
+@intrinsic
 def as_lane(typing, array):
     """A 1-D array as (1, length, 1)."""
     return _presented(array, lambda axes, other: [other, *axes, other])

@@ -327,16 +327,39 @@ def loss_rows(compute, kind, gradient):
     if nothing:
         first_term = whole
     at_place = place_in if probabilities else no_place
+    one_term = not (gradient or dense or nothing)
+
+    @inlined
+    def lose_terms(x, targets, share, parts, losses, own, ignore, first, last):
+        """The losses of lanes that are one term each."""
+        inner, weighted, of_class = x.shape[2], share.shape[0] > 0, start_of(share)
+        o = first // inner
+        j = first - o * inner - 1
+        for _ in range(first, last):
+            j += 1
+            if j == inner:
+                o, j = o + 1, 0
+            target, loss = target_of(targets, o, j), 0.0
+            if target != ignore:
+                weight = np.float64(number_at(of_class, target)) if weighted else own
+                peak, log_sum = np.float64(parts[o, OF_PEAK, j]), np.float64(parts[o, OF_LOG, j])
+                surprise = (peak - np.float64(number_at(place(x, o, target, j), 0))) + log_sum
+                loss = weight * surprise if weight != 0.0 else 0.0
+            losses[o, j] = loss
 
     def sweep(x, targets, share, even, parts, losses, out, numbers, ignore, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
+        options = options_from(numbers)
+        if one_term and options.gamma == 0.0 and options.z_loss == 0.0:
+            lose_terms(x, targets, share, parts, losses, options.own, ignore, first, last)
+            return
         scale, zero = scale_of(compute(0), None), filled(start_of(share), 0.0)
         stage, other, result = allocated(x, room), allocated(targets, room), allocated(out, room)
         direct = x.strides[1] == x.itemsize and fits(targets)
         if gradient:
             direct = direct and out.strides[1] == out.itemsize
         size = length if direct else BLOCK
-        options, weighted = options_from(numbers), share.shape[0] > 0
+        weighted = share.shape[0] > 0
         gain, share_at, even_at = options.gain, start_of(share), start_of(even)
         o = first // inner
         j = first - o * inner - 1

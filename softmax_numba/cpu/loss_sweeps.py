@@ -21,7 +21,7 @@ from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind, as_one, focal_lanes, loss_rows
 from softmax_numba.cpu.loss_columns import loss_columns
 from softmax_numba.cpu.memory import filled, load
-from softmax_numba.cpu.plan import PARALLEL_FROM, PAST_CACHE_BYTES, Plan, plan
+from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sums import as_total, collapsed, plus, two_sum
@@ -126,7 +126,7 @@ class _Arrangement(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)  # what follows from these arguments costs as much as a small call
-def _arranged(
+def arranged(
     storage: str,
     targets: str,
     shape: tuple[int, int, int],
@@ -164,7 +164,7 @@ def _arranged(
     elif chosen.sweep == "short":
         units = short_tiles_of(outer, length, itemsize)
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
-    past_cache = gradient and size >= PAST_CACHE_BYTES
+    past_cache = gradient and is_past_cache(size, chosen.shares > 1)
     kernel = Kernel(form, storage, targets, dense, gradient)
     return _Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
 
@@ -176,9 +176,7 @@ def _arrangement(
     in_columns = x.strides[2] == size
     columnar = in_columns and all(a.strides[2] == a.itemsize for a in beside)
     many = threads.in_use() if x.size >= PARALLEL_FROM else 1
-    return _arranged(
-        storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many
-    )
+    return arranged(storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many)
 
 
 def run(

@@ -10,7 +10,7 @@ from softmax_numba.cpu.arrays import apart, as_lanes, start_of
 from softmax_numba.cpu.compiled import once
 from softmax_numba.cpu.jit import body_named, call_body, compiled, named
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, PAST_CACHE_BYTES, SHARES, WIDE_SHARE
+from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, SHARES, WIDE_SHARE, is_past_cache
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED, address_of_body, compiled_for
 from softmax_numba.cpu.threads import set_share_size, share_size
@@ -98,7 +98,7 @@ def run(
         units = outer * vectors_across(inner, itemsize)
         shares = many * max(1, min(SHARES, units // (WIDE_SHARE * many)))
     shares = min(units, shares) if many > 1 else 1
-    tempered, past_cache = temperature is not None, y.size * itemsize >= PAST_CACHE_BYTES
+    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize, shares > 1)
     call = (_body(backward, columns, *names, tempered), y, dy, temperature, out, units, shares, past_cache)
     if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
         _caller(*names, tempered, False)(*call)

@@ -1,4 +1,4 @@
-"""Losses and ways back of a few rows, which one compiled call serves: the same as by the long way, or left to it."""
+"""Losses and ways back that one compiled call serves: the same as by the long way, or left to it."""
 
 import itertools
 
@@ -21,6 +21,7 @@ from softmax_numba import (
     softmax,
     softmax_vjp,
 )
+from softmax_numba.cpu import threads
 
 pytestmark = no_warnings
 
@@ -84,6 +85,32 @@ def test_losses_are_those_of_the_long_way(dtype, reduction, long_way):
             assert same_bits(mine, theirs), shape
         for mine, exact in zip(short[:2], case.exact(), strict=True):
             assert_close(mine, exact)
+
+
+@every_float
+def test_losses_of_many_rows(dtype, long_way, monkeypatch):
+    """Shared out among threads, in chunks that no number of rows is a multiple of; and one chunk after the other."""
+    for threads_in_use in (2, 1):
+        monkeypatch.setattr(threads, "in_use", lambda count=threads_in_use: count)
+        for shape in ((901, 1000), (70_001, 7), (30_011, 16), (300, 5001)):
+            for reduction in ("mean", "none"):
+                case = _case(shape, dtype, reduction)
+                case.loss_and_gradient()
+                assert not long_way
+                short, long = _both_ways(case)
+                long_way.clear()
+                for mine, theirs in zip(short, long, strict=True):
+                    assert same_bits(mine, theirs), (shape, threads_in_use)
+    rows = case.logits[:20]
+    assert same_bits(case._replace(logits=rows, targets=case.targets[:20]).loss(), case.loss()[:20])
+
+
+def test_rows_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch):
+    monkeypatch.setattr(threads, "in_use", lambda: 2)
+    case = _case((2, 300_000), np.float32)
+    loss, _ = case.loss_and_gradient()
+    assert len(long_way) == 1
+    assert_close(loss, case.exact()[0])
 
 
 @every_float

@@ -1,0 +1,199 @@
+"""Losses of rows in C order in one compiled call, with the options that most callers leave as they are.
+
+What loss_sweeps.py finds out in Python before it calls a body costs several times what ten rows do; and after a call
+that has put megabytes through the caches, Python's own code comes from memory again: measured, 200 us instead of 30.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange, types
+
+from softmax_numba import pages
+from softmax_numba.cpu import threads
+from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
+from softmax_numba.cpu.compiled import once
+from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
+from softmax_numba.cpu.lane import NORMALISER, PARTS
+from softmax_numba.cpu.loss_sweeps import INDICES, added_up, arranged, body_of_losses, counts_of
+from softmax_numba.cpu.memory import address_of
+from softmax_numba.cpu.plan import PARALLEL_FROM
+from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of, compiled_for
+from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.dtypes import dtype_of, storage_of
+
+REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
+_NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
+# Only loops that say so: Numba would share out an array of ten zeros too.
+_PRANGE = {
+    name: name == "prange"
+    for name in ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion", "prange")
+}
+
+
+class _Arrangement(NamedTuple):
+    """How a call is carried out: a kernel, if it can be one with threads, and what the kernel takes."""
+
+    serial: Callable[..., int]
+    parallel: Callable[..., int] | None
+    normalise: int
+    lose: int
+    numbers: np.ndarray
+
+
+@functools.lru_cache(maxsize=1024)
+def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int) -> _Arrangement | None:
+    how = arranged(storage, INDICES, (lanes, classes, 1), True, True, True, False, False, gradient, many)
+    sweep, shares = how.plan.sweep, how.plan.shares
+    if sweep == "long" or how.kernel.form != "rows":
+        return None
+    normalise = body_of(NORMALISER, sweep, Arrays(storage_of(storage), False, False, True))
+    lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
+    size = min(how.size, how.units)
+    numbers = np.array([sweep == "short", lanes_of_unit, size, how.units, shares, how.past_cache], np.int64)
+    parallel = _kernel(storage, gradient, True) if shares > 1 else None
+    return _Arrangement(_kernel(storage, gradient, False), parallel, normalise, body_of_losses(how.kernel), numbers)
+
+
+def run(
+    storage: str,
+    x: np.ndarray,
+    targets: np.ndarray,
+    found: np.ndarray,
+    out: np.ndarray | None,
+    ignore: int,
+    reduction: int,
+) -> bool:
+    """Whether the losses were taken: not where an index is out of range, nor where arrays overlap otherwise than in
+    the same places, nor of lanes so long and few that threads share them.
+
+    Parameters
+    ----------
+    storage : str
+        The dtype of x, float32 or float64.
+    x : numpy.ndarray, shape (lanes, classes)
+        In C order, not empty.
+    targets : numpy.ndarray, shape (lanes,)
+        Contiguous int64.
+    found : numpy.ndarray
+        Gets the losses of the lanes, or their one sum or mean.
+    out : numpy.ndarray, shape (lanes, classes), optional
+        Gets the gradient.
+    ignore : int
+        The index that counts for nothing.
+    reduction : int
+        One of REDUCTIONS.
+
+    Raises
+    ------
+    TypeError, OverflowError
+        If an array is in another order or read-only, or ``ignore`` is no int64.
+    """
+    many = threads.in_use() if x.size >= PARALLEL_FROM else 1
+    how = _arranged(storage, *x.shape, out is not None, many)
+    if how is None:
+        return False
+    losses = pages.empty((-(-len(x) // 8) * 8,), np.float64)
+    call = (how.normalise, how.lose, x, targets, losses, found, _NOTHING[storage] if out is None else out)
+    more = ignore, reduction, how.numbers
+    if how.parallel is not None:
+        parallel, states = how.parallel, []
+        if threads.run(lambda: states.append(parallel(*call, *more))):
+            return states[0] == DONE
+    return how.serial(*call, *more) == DONE
+
+
+_NOTHING = {name: np.empty((0, 0), name) for name in ("float32", "float64")}  # in the place of a gradient
+
+
+@inlined
+def _share(normalise, lose, x, targets, parts, losses, out, options, ignore, numbers, k, shares):
+    """Part ``k`` of so many. What normalises a chunk of lanes stands where that of the last one stood: in the cache."""
+    turned, per_unit, size, units, past_cache = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
+    count = x.shape[0]
+    values, gradient = as_lanes(x), as_lanes(out)
+    indices, found, none = targets.reshape(count, 1), losses[:count].reshape(count, 1), parts[0, :0]
+    first, last = units * k // shares, units * (k + 1) // shares
+    while first < last:
+        end = min(last, first + size)
+        begin, stop = first * per_unit, min(count, end * per_unit)
+        of_chunk = begun_at(parts, begin)
+        noted = as_lanes(of_chunk)
+        if turned != 0:
+            call_body(normalise, as_columns(x), None, None, as_columns(of_chunk), first, end, False)
+        else:
+            call_body(normalise, values, None, None, noted, first, end, False)
+        call_loss_body(
+            lose, values, indices, none, none, noted, found, gradient, options, ignore, begin, stop, past_cache != 0
+        )
+        first = end
+
+
+@once
+def _kernel(storage: str, gradient: bool, parallel: bool) -> Callable[..., int]:
+    arrays = Arrays(storage_of(storage), False, False, True)
+    compute, stored = arrays.compute.type, dtype_of(storage).type
+
+    @inlined
+    def refuses(x, targets, out, wrong):
+        if wrong > 0:
+            return True
+        if not gradient:
+            return False
+        same = address_of(start_of(x), 0) == address_of(start_of(out), 0)
+        return not (same or apart(x, out)) or not apart(targets, out)
+
+    @inlined
+    def options_of(counted, reduction):
+        gain = 1.0
+        if reduction == _MEAN:
+            gain = 1.0 / counted if counted > 0 else 0.0
+        return np.array([1.0, 0.0, 0.0, gain])
+
+    @inlined
+    def reduce(losses, lanes, counted, reduction, found):
+        for k in range(lanes, losses.shape[0]):
+            losses[k] = 0.0
+        if reduction == _NONE:
+            for k in range(lanes):
+                found[k] = stored(losses[k])
+        else:
+            total = added_up(losses)
+            if reduction == _MEAN:
+                total = total / counted if counted > 0 else 0.0
+            found[0] = stored(total)
+
+    def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers):
+        counted, wrong = counts_of(targets, x.shape[1], ignore)
+        if refuses(x, targets, out, wrong):
+            return REFUSED
+        options = options_of(counted, reduction)
+        room = np.empty((numbers[2] * numbers[1], PARTS), compute)
+        _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, 0, 1)
+        reduce(losses, x.shape[0], counted, reduction, found)
+        return DONE
+
+    def plain_losses_shared(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers):
+        counted, wrong = counts_of(targets, x.shape[1], ignore)
+        if refuses(x, targets, out, wrong):
+            return REFUSED
+        options = options_of(counted, reduction)
+        shares, before = numbers[4], share_size()
+        set_share_size(1)
+        for k in prange(shares):
+            room = np.empty((numbers[2] * numbers[1], PARTS), compute)
+            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
+        set_share_size(before)
+        reduce(losses, x.shape[0], counted, reduction, found)
+        return DONE
+
+    call = plain_losses_shared if parallel else plain_losses
+    name = call.__name__ + ("_gradient" if gradient else "")
+    values = types.Array(arrays.storage, 2, "C", readonly=True)
+    indices = types.Array(types.int64, 1, "C", readonly=True)
+    results = types.Array(arrays.storage, 1, "C"), types.Array(arrays.storage, 2, "C")
+    counts = types.int64, types.intp, types.Array(types.int64, 1, "C")
+    signature = (types.intp, types.intp, values, indices, types.Array(types.float64, 1, "C"), *results, *counts)
+    return compiled_for(compiled(call, name, parallel=_PRANGE if parallel else False), name, signature)
