@@ -7,12 +7,18 @@ PEERS ?=
 REPORT_ARGS ?=
 SPEED_ARGS ?=
 PYTEST_ARGS ?=
+ASV_ARGS ?=
+# From which commit on `make asv` looks for a change, and from which factor on it calls it one.
+ASV_BASE ?= main
+ASV_FACTOR ?= 1.3
+ASV_COMMITS ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report speed readme test lint format venv clean
+.PHONY: help report speed readme test lint format asv asv-check asv-history asv-publish venv clean
 
 python := $(VENV)/bin/python
+asv := $(VENV)/bin/asv
 install := $(python) -m pip install --disable-pip-version-check -c constraints.txt
 space := $(subst ,, )
 
@@ -30,13 +36,14 @@ endif
 
 help:  ## Show this list
 	@echo 'make TARGET [NAME=value ...]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo 'Names:'
 	@echo '  PYTHON=python3.12        the Python that makes $(VENV) (default: the newest from 3.11 to 3.14)'
 	@echo '  PEERS="numpy scipy"      what to install and compare with (default: numpy scipy torch)'
 	@echo '  REPORT_ARGS="--full"     options of: softmax-numba report'
 	@echo '  SPEED_ARGS="--threads 1"   options of: softmax-numba speed'
 	@echo '  PYTEST_ARGS="-k axis"    options of: pytest'
+	@echo '  ASV_BASE=HEAD~1          what `make asv` compares with (default: main); ASV_FACTOR=1.3, ASV_ARGS="--bench Latency"'
 
 report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
 	$(VENV)/bin/softmax-numba report $(REPORT_ARGS)
@@ -59,6 +66,19 @@ format: $(stamps)/dev  ## Format the sources and mend what can be mended
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+asv: $(stamps)/asv  ## This commit against main, benchmark by benchmark, each in an environment of its own
+	$(asv) continuous --factor $(ASV_FACTOR) $(ASV_ARGS) $(ASV_BASE) HEAD
+
+asv-check: $(stamps)/asv  ## Run every benchmark once in .venv, to see that it runs; keeps nothing
+	$(asv) check --environment existing:$(python)
+	SOFTMAX_NUMBA_ASV_SECONDS=10 $(asv) run --environment existing:$(python) --quick --dry-run --show-stderr $(ASV_ARGS)
+
+asv-history: $(stamps)/asv  ## Measure the last commits of main that have not been measured
+	$(asv) run --skip-existing-commits --steps $(ASV_COMMITS) $(ASV_ARGS) main
+
+asv-publish: $(stamps)/asv  ## The measured history as pages, in .asv/html
+	$(asv) publish $(ASV_ARGS)
+
 venv: $(stamps)/pip  ## Make .venv, with nothing in it but pip
 
 clean:  ## Remove .venv, caches and build products; reports stay
@@ -78,4 +98,9 @@ $(report_stamp): $(declared) | $(stamps)/pip
 
 $(stamps)/dev: $(report_stamp)
 	$(install) --group dev
+	touch $@
+
+$(stamps)/asv: $(stamps)/dev
+	$(install) --group asv
+	$(asv) machine --yes
 	touch $@
