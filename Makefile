@@ -8,6 +8,7 @@ REPORT_ARGS ?=
 SPEED_ARGS ?=
 PYTEST_ARGS ?=
 ASV_ARGS ?=
+BENCH_ARGS ?=
 # From which commit on `make asv` looks for a change, and from which factor on it calls it one.
 ASV_BASE ?= main
 ASV_FACTOR ?= 1.3
@@ -15,7 +16,7 @@ ASV_COMMITS ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report speed readme test lint format asv asv-check asv-history asv-publish venv clean
+.PHONY: help report speed readme test lint format bench asv asv-check asv-history asv-publish venv clean
 
 python := $(VENV)/bin/python
 asv := $(VENV)/bin/asv
@@ -66,6 +67,10 @@ format: $(stamps)/dev  ## Format the sources and mend what can be mended
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
+bench: $(stamps)/bench  ## Each room alone, beside the peers' same step, with pytest-benchmark; kept in .benchmarks/
+	$(python) -m pytest tests/benchmarks -o python_files='bench_*.py' -p no:xdist --benchmark-autosave \
+	  --benchmark-group-by=group --benchmark-columns=median,iqr,rounds --benchmark-sort=name $(BENCH_ARGS)
+
 asv: $(stamps)/asv  ## This commit against main, benchmark by benchmark, each in an environment of its own
 	$(asv) continuous --factor $(ASV_FACTOR) $(ASV_ARGS) $(ASV_BASE) HEAD
 
@@ -98,6 +103,10 @@ $(report_stamp): $(declared) | $(stamps)/pip
 
 $(stamps)/dev: $(report_stamp)
 	$(install) --group dev
+	touch $@
+
+$(stamps)/bench: $(stamps)/dev
+	$(install) --group bench
 	touch $@
 
 $(stamps)/asv: $(stamps)/dev
