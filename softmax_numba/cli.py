@@ -1,4 +1,4 @@
-"""The command line: ``softmax-numba report``, ``softmax-numba speed`` and ``softmax-numba info``.
+"""The command line: ``softmax-numba report``, ``speed``, ``compare`` and ``info``.
 
 Only the standard library is imported here; what a command needs, it imports when it runs.
 """
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_report(commands)
     _add_speed(commands)
+    _add_compare(commands)
     info = commands.add_parser(
         "info",
         help="versions, CPU, caches, threading layer, cache folder: what a bug report needs",
@@ -104,6 +105,22 @@ def _add_speed(commands: Any) -> None:
     add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
 
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="two results files side by side, with what is outside the noise marked",
+        description="Print the cells that two reports have in common, from what lost most to what gained most. A cell\n"
+        "is faster or slower if every peer and copy that both runs timed beside it says so: the middle three fifths\n"
+        "of the ratios do not overlap. `softmax-numba report compare` is the same.",
+        epilog="exit codes:\n  0    done\n  1    a cell is slower, and --strict was given\n"
+        "  2    a file cannot be read, or the two have no cell in common\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument("before", type=Path, metavar="A", help="a results.json, or the folder of a report")
+    compare.add_argument("after", type=Path, metavar="B", help="another")
+    compare.add_argument("--strict", action="store_true", help="exit with 1 if a cell is slower")
+
+
 def _split(names: Sequence[str]) -> list[str]:
     """``a,b c`` names three things."""
     return [part for name in names for part in name.split(",")]
@@ -154,6 +171,21 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return execute(prepare_grid(request, _split(options.regimes)), Console(highlight=False))
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from softmax_numba.bench.requests import RequestError
+    from softmax_numba.report.compare import SLOWER, changes, load, same_setting
+    from softmax_numba.report.terminal import print_changes
+
+    before, after = load(options.before), load(options.after)
+    found = list(changes(before, after))
+    if not found:
+        raise RequestError(f"{options.before} and {options.after} have no cell in common")
+    print_changes(Console(highlight=False), found, same_setting(before, after))
+    return FAILED if options.strict and any(change.verdict == SLOWER for change in found) else 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from softmax_numba.bench.info import collect, lines
 
@@ -181,12 +213,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:2] == ["report", "compare"]:
+        arguments = arguments[1:]
     from softmax_numba.bench.requests import RequestError
 
     try:
         options = _parser().parse_args(arguments)
         if options.command == "info":
             return _info(options)
+        if options.command == "compare":
+            return _compare(options)
         return (_report if options.command == "report" else _speed)(options, arguments)
     except (_UsageError, RequestError) as error:
         return _fail(str(error), BAD_REQUEST)

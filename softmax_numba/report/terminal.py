@@ -12,12 +12,12 @@ from rich.text import Text
 
 from softmax_numba.bench.results import Cell, Results
 from softmax_numba.bench.run import Plan, Task
-from softmax_numba.report import regimes
+from softmax_numba.report import compare, regimes
 from softmax_numba.report.summary import SLOWER, Summary, verdict
 from softmax_numba.report.text import cells, columns, headline
 from softmax_numba.report.words import ratio_text, time_text, ulp_text
 
-__all__ = ["Display", "cell_line", "print_grid", "print_line", "print_summary", "progress"]
+__all__ = ["Display", "cell_line", "print_changes", "print_grid", "print_line", "print_summary", "progress"]
 
 
 class Display(Protocol):
@@ -144,3 +144,21 @@ def print_grid(console: Console, results: Results) -> None:
     print_line(console, "")
     for line in regimes.headline(regimes.lines(results)):
         print_line(console, line)
+
+
+def print_changes(console: Console, found: list[compare.Change], differences: list[str]) -> None:
+    """A row a cell of two runs, what differs between the runs, and how many cells changed."""
+    if not console.is_terminal:
+        console = Console(file=console.file, width=1000, highlight=False)
+    heads, *rows = compare.table(found)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for i, name in enumerate(heads):
+        table.add_column(name, justify="left" if i in (0, 4) else "right")
+    for row in rows:
+        table.add_row(*map(Text, row), style="bold" if row[4] in (compare.FASTER, compare.SLOWER) else "")
+    console.print(table)
+    print_line(console, "")
+    for line in differences:
+        print_line(console, f"The runs differ in {line}.")
+    counts = {verdict: sum(change.verdict == verdict for change in found) for verdict in compare.VERDICTS}
+    print_line(console, ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) + ".")
