@@ -1,0 +1,185 @@
+"""Plans carried out: which kernels run, with which numbers."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softmax_numba.gpu import copies, launch, long, rows, temperatures
+from softmax_numba.gpu.arguments import Arguments
+from softmax_numba.gpu.arrays import GpuArray, contiguous
+from softmax_numba.gpu.copies import Copy
+from softmax_numba.gpu.exponential import Scale
+from softmax_numba.gpu.geometry import Lanes, joined
+from softmax_numba.gpu.held import Shape
+from softmax_numba.gpu.lane import Operation
+from softmax_numba.gpu.launch import Kernel, Launch, Place
+from softmax_numba.gpu.parts import NUMBERS
+from softmax_numba.gpu.plan import Plan, plan
+from softmax_numba.gpu.storage import STORAGES
+
+if TYPE_CHECKING:
+    from softmax_numba.gpu.calls import Room
+
+# Lanes of one launch: kernels divide 32-bit numbers.
+MOST_LANES = 2**30
+_MAKERS = {
+    "several": rows.several,
+    "warp": rows.several,
+    "block": rows.block,
+    "cluster": rows.cluster,
+    "shared": long.shared,
+    "online": long.online,
+    "survey": long.survey,
+    "finish": long.finish,
+}
+
+
+def kernel(name: str, shape: Shape) -> Kernel:
+    """One of the kernels of lanes."""
+    kind = np.dtype(STORAGES[shape.storage].kind).name
+    return Kernel(_MAKERS[name](shape), (name, *shape), kind, Arguments)
+
+
+def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: launch.Device) -> Plan:
+    """The plan for ``arrays``: the values, the results, perhaps the mask and temperatures."""
+    values, answer = arrays[:2]
+    rows_of = lanes.steps[:1] if one_number else lanes.steps[:2]
+    places = (values.address,) if one_number else (values.address, answer.address)
+    places += tuple(step for outer, inner, _ in rows_of for step in (outer, inner))
+    return plan(
+        lanes.outer * lanes.inner,
+        lanes.length,
+        itemsize=values.itemsize,
+        side_by_side=lanes.length == 1 or all(step == values.itemsize for _, _, step in rows_of),
+        aligned=all(place % 16 == 0 for place in places),
+        lean=len(arrays) == 2,
+        one_number=one_number,
+        device=device,
+    )
+
+
+def sweep(
+    operation: Operation,
+    lanes: Lanes,
+    values: GpuArray,
+    answer: GpuArray,
+    mask: GpuArray | None,
+    heat: GpuArray | None,
+    scale: Scale,
+    room: "Room",
+) -> None:
+    """Queues what fills ``answer``; ``lanes.steps`` holds the strides of values, answer, mask and temperatures."""
+    if lanes.outer * lanes.inner > MOST_LANES and lanes.outer > 1:
+        half = lanes.outer // 2
+        for first, count in ((0, half), (half, lanes.outer - half)):
+            steps = iter(lanes.steps)
+            moved = [
+                None if array is None else array._replace(address=array.address + first * next(steps)[0])
+                for array in (values, answer, mask, heat)
+            ]
+            sweep(operation, lanes._replace(outer=count), moved[0], moved[1], moved[2], moved[3], scale, room)  # type: ignore[arg-type]
+        return
+    present = [array for array in (values, answer, mask, heat) if array is not None]
+    how = planned(lanes, present, operation.one_number, launch.device(room.place.device))
+    shape = Shape(operation, values.name, how.vectors, how.threads, how.access, mask is not None, heat is not None)
+    count = lanes.outer * lanes.inner
+    kind = np.dtype(STORAGES[values.name].kind)
+    nothing = (0, 0, 0)
+    steps = iter(lanes.steps)
+    x_steps, y_steps = next(steps), next(steps)
+    mask_steps = nothing if mask is None else next(steps)
+    a = Arguments(
+        values.address,
+        answer.address,
+        0 if mask is None else mask.address,
+        0,
+        0,
+        count,
+        lanes.inner,
+        lanes.length,
+        how.segments,
+        how.tiles,
+        how.blocks,
+        *x_steps,
+        *y_steps,
+        *mask_steps,
+    )
+    if heat is not None:
+        a = a._replace(heats=_scales(heat, next(steps), lanes, kind, room))
+    if how.sweep == "split":
+        scratch = room.new((count * how.segments * NUMBERS,), kind.name)
+        a = a._replace(scratch=scratch.address)
+        blocks = Launch(how.grid(count), how.block)
+        launch.run(kernel("survey", shape), blocks, room.place, a, scale)
+        if operation.one_number:
+            a, blocks = a._replace(blocks=1), Launch(count, how.block)
+        launch.run(kernel("finish", shape), blocks, room.place, a, scale)
+        return
+    cluster = how.blocks if how.sweep == "cluster" else 1
+    launch.run(
+        kernel(how.sweep, shape), Launch(how.grid(count), how.block, how.shared, cluster), room.place, a, scale
+    )
+
+
+def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.dtype, room: "Room") -> int:
+    """Where the temperatures' four numbers a lane will lie."""
+    count = lanes.outer * lanes.inner
+    found = room.new((count, len(Scale._fields)), kind.name)
+    row = len(Scale._fields) * kind.itemsize
+    a = Arguments(heat.address, found.address, lanes=count, inner=lanes.inner)
+    a = a._replace(x_outer=steps[0], x_inner=steps[1], y_outer=lanes.inner * row, y_inner=row)
+    if lanes.inner == 1:
+        a = a._replace(y_outer=row)
+    made = Kernel(
+        temperatures.temper(heat.name, kind.type), ("temper", heat.name, kind.name), kind.name, Arguments
+    )
+    blocks = -(-count // temperatures.BLOCK)
+    nothing = Scale(*(kind.type(0) for _ in Scale._fields))
+    launch.run(made, Launch(blocks, temperatures.BLOCK), room.place, a, nothing)
+    return found.address
+
+
+# --- copies -----------------------------------------------------------------------------
+
+
+def copy(source: GpuArray, target: GpuArray, place: Place) -> None:
+    """Queues a copy between arrays of one shape; dtypes and strides as they come."""
+    sizes, steps = joined(source.shape, list(zip(source.strides, target.strides, strict=True)))
+    outside = max(len(sizes) - copies.DIMENSIONS, 0)
+    if outside:
+        size, (from_step, to_step) = sizes[0], steps[0]
+        rest_sizes = tuple(sizes[1:])
+        rest = [tuple(step[i] for step in steps[1:]) for i in (0, 1)]
+        for n in range(size):
+            part = source._replace(address=source.address + n * from_step, shape=rest_sizes, strides=rest[0])
+            other = target._replace(address=target.address + n * to_step, shape=rest_sizes, strides=rest[1])
+            copy(part, other, place)
+        return
+    missing = copies.DIMENSIONS - len(sizes)
+    sizes, steps = [1] * missing + sizes, [(0, 0)] * missing + steps
+    count = source.size
+    if not count:
+        return
+    numbers = Copy(source.address, target.address, count, *sizes[1:], *(s for s, _ in steps), *(t for _, t in steps))
+    made = Kernel(
+        copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy
+    )
+    launch.run(made, Launch(-(-count // copies.BLOCK), copies.BLOCK), place, numbers)
+
+
+def upload(given: np.ndarray, target: GpuArray, place: Place) -> None:
+    """Queues a copy of a small contiguous array of the host."""
+    launch.upload(given, target.address, place)
+
+
+def fill(target: GpuArray, value: float, place: Place) -> None:
+    """Fills with the results of lanes of no values: a few numbers."""
+    from softmax_numba.dtypes import dtype_of
+
+    given = np.full(target.shape, value, dtype_of(target.name))
+    if target.strides == contiguous(target.shape, target.itemsize):
+        upload(given, target, place)
+        return
+    for index in np.ndindex(*target.shape):
+        offset = sum(i * s for i, s in zip(index, target.strides, strict=True))
+        upload(given[index], target._replace(address=target.address + offset), place)

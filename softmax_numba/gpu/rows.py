@@ -1,0 +1,143 @@
+"""Lanes that stay in registers between the one read and the one write.
+
+``several``  up to 32 threads a lane, so that a warp holds one lane or more; nothing but shuffles between them
+``block``    a tile a warp, a lane a block: the parts of its warps meet once in shared memory
+``cluster``  as many blocks of sixteen or 32 tiles as a lane needs, whose parts meet in the shared memory of each
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
+from softmax_numba.gpu.held import Shape, gathered, held
+from softmax_numba.gpu.lane import lane
+from softmax_numba.gpu.parts import NUMBERS
+from softmax_numba.gpu.seam import cluster_rank, cluster_sync, cuda, quotient, store_in_cluster
+from softmax_numba.gpu.storage import STORAGES
+from softmax_numba.gpu.tiles import tile
+
+BLOCK = 128  # threads of a block of several lanes
+MOST_WARPS = 32
+MOST_BLOCKS = 8  # of a cluster, on any device that has them
+MOST_TILES = MOST_WARPS * MOST_BLOCKS
+
+
+@functools.cache
+def several(shape: Shape) -> Callable:
+    """The kernel for lanes of one tile."""
+    how = STORAGES[shape.storage]
+    kind, word, store = how.kind, how.word, how.store
+    values_held, words_held = shape.values, tile(*shape[1:5]).words
+    take, _, give = held(shape)
+    of_tile, _, _ = gathered(shape)
+    settle, scale_of_lane, one = lane(shape.operation, kind).settle, scales(kind, shape.heated), kind(1)
+    one_number, threads, block = shape.operation.one_number, shape.threads, BLOCK
+
+    def kernel(a, scale):
+        thread = np.int64(cuda.threadIdx.x)
+        number, slot = (np.int64(cuda.blockIdx.x) * block + thread) // threads, thread % threads
+        count = a.length
+        if number >= a.lanes:  # these threads take part in the shuffles and touch nothing
+            number, count = np.int64(0), np.int64(0)
+        scale = scale_of_lane(number, a.heats, scale)
+        words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
+        kept = take(words, values, values_of(number, a), a.x_step, mask_of(number, a), a.mask_step, count, slot)
+        settled = settle(of_tile(values, scale), scale)
+        if not one_number:
+            give(words, values, kept, settled, one, one, scale, results_of(number, a), a.y_step, count, slot)
+        elif slot == 0 and count > 0:
+            store(results_of(number, a), settled.result)
+
+    return kernel
+
+
+@functools.cache
+def block(shape: Shape) -> Callable:
+    """The kernel for lanes of as many tiles as a block has warps."""
+    how = STORAGES[shape.storage]
+    kind, word, store, span = how.kind, how.word, how.store, shape.span
+    values_held, words_held = shape.values, tile(*shape[1:5]).words
+    take, _, give = held(shape)
+    of_tile, put, of_list = gathered(shape)
+    mathematics = lane(shape.operation, kind)
+    settle, weight, scale_of_lane, one = mathematics.settle, mathematics.weight, scales(kind, shape.heated), kind(1)
+    one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
+    numbers = NUMBERS * MOST_WARPS
+
+    def kernel(a, scale):
+        thread, number = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
+        warp, slot = thread >> 5, thread & 31
+        first = warp * span
+        count = min(a.length - first, np.int64(span))
+        scale = scale_of_lane(number, a.heats, scale)
+        words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
+        given, given_mask = values_of(number, a) + first * a.x_step, mask_of(number, a) + first * a.mask_step
+        kept = take(words, values, given, a.x_step, given_mask, a.mask_step, count, slot)
+        own = of_tile(values, scale)
+        meeting = cuda.shared.array(numbers, kind)
+        if slot == 0:
+            put(meeting, warp, own)
+        cuda.syncthreads()
+        whole = of_list(meeting, a.segments, slot, scale)
+        settled = settle(whole, scale)
+        if one_number:
+            if thread == 0:
+                store(results_of(number, a), settled.result)
+        else:
+            factors = one, one
+            if keeps:
+                factors = weight(own.top, whole.top, scale)
+            target = results_of(number, a) + first * a.y_step
+            give(words, values, kept, settled, factors[0], factors[1], scale, target, a.y_step, count, slot)
+
+    return kernel
+
+
+@functools.cache
+def cluster(shape: Shape) -> Callable:
+    """The kernel for lanes of as many tiles as a cluster has warps: the only one of sm_90."""
+    how = STORAGES[shape.storage]
+    kind, word, store, span = how.kind, how.word, how.store, shape.span
+    values_held, words_held = shape.values, tile(*shape[1:5]).words
+    take, _, give = held(shape)
+    of_tile, _, of_list = gathered(shape)
+    mathematics = lane(shape.operation, kind)
+    settle, weight, scale_of_lane, one = mathematics.settle, mathematics.weight, scales(kind, shape.heated), kind(1)
+    one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
+    numbers = NUMBERS * MOST_TILES
+
+    def kernel(a, scale):
+        thread, rank = np.int64(cuda.threadIdx.x), cluster_rank()
+        blocks = a.blocks
+        number = quotient(np.int64(cuda.blockIdx.x), blocks)
+        slot, own_tile = thread & 31, rank * (np.int64(cuda.blockDim.x) >> 5) + (thread >> 5)
+        first = own_tile * span
+        count = min(max(a.length - first, np.int64(0)), np.int64(span))
+        scale = scale_of_lane(number, a.heats, scale)
+        words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
+        given, given_mask = values_of(number, a) + first * a.x_step, mask_of(number, a) + first * a.mask_step
+        kept = take(words, values, given, a.x_step, given_mask, a.mask_step, count, slot)
+        own = of_tile(values, scale)
+        meeting = cuda.shared.array(numbers, kind)
+        cluster_sync()  # every block has begun, so that its shared memory may be written to
+        if slot < blocks and own_tile < a.segments:  # a thread for each block to tell
+            store_in_cluster(meeting, NUMBERS * own_tile, slot, own.top)
+            store_in_cluster(meeting, NUMBERS * own_tile + 1, slot, own.high)
+            store_in_cluster(meeting, NUMBERS * own_tile + 2, slot, own.low)
+            store_in_cluster(meeting, NUMBERS * own_tile + 3, slot, own.ties)
+        cluster_sync()
+        whole = of_list(meeting, a.segments, slot, scale)
+        settled = settle(whole, scale)
+        if one_number:
+            if thread == 0 and rank == 0:
+                store(results_of(number, a), settled.result)
+        else:
+            factors = one, one
+            if keeps:
+                factors = weight(own.top, whole.top, scale)
+            target = results_of(number, a) + first * a.y_step
+            give(words, values, kept, settled, factors[0], factors[1], scale, target, a.y_step, count, slot)
+
+    return kernel

@@ -1,0 +1,195 @@
+"""What Numba's simulator lacks, on the host: memory by address, shuffles, fused multiply-add, 16-bit floats, clusters.
+
+A thread of the simulator is a thread of Python. The 32 of a warp exchange their values at a barrier, as the hardware does;
+clusters do not exist (the simulator runs one block after the other), so that no plan of a simulated device asks for one.
+"""
+
+import ctypes
+import ctypes.util
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+from numba.cuda.simulator.kernel import _get_kernel_context
+
+_MATH = ctypes.CDLL(ctypes.util.find_library("m"))
+_MATH.fmaf.argtypes, _MATH.fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
+_MATH.fma.argtypes, _MATH.fma.restype = [ctypes.c_double] * 3, ctypes.c_double
+
+
+class _Cuda:
+    """The simulator's module of the running kernel, whoever asks."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_get_kernel_context(), name)
+
+
+cuda = _Cuda()
+
+
+def quiet(kernel):
+    """A thread that overflows says nothing, as on the device."""
+
+    @functools.wraps(kernel)
+    def run(*arguments):
+        with np.errstate(all="ignore"):
+            kernel(*arguments)
+
+    return run
+
+
+def fma(a, b, c):
+    if isinstance(a, np.float32):
+        return np.float32(_MATH.fmaf(a, b, c))
+    return np.float64(_MATH.fma(a, b, c))
+
+
+def exponent_of(biased):
+    if isinstance(biased, np.float32):
+        return (biased.view(np.uint32) << np.uint32(23)).view(np.float32)
+    return (biased.view(np.uint64) << np.uint64(52)).view(np.float64)
+
+
+def reciprocal32(x):
+    return np.float32(1) / x
+
+
+def reciprocal64(x):
+    return np.float64(1) / x
+
+
+def quotient(a, b):
+    return a // b
+
+
+# --- shuffles ---------------------------------------------------------------------------
+
+
+class _Warps:
+    """Of one block: a barrier and 32 places a warp."""
+
+    def __init__(self, threads):
+        sizes = [min(32, threads - first) for first in range(0, threads, 32)]
+        self.barriers = [threading.Barrier(size) for size in sizes]
+        self.places = [[None] * 64 for _ in sizes]
+
+
+_LOCK = threading.Lock()
+
+
+def _of_thread(thread, number):
+    me = threading.current_thread()
+    block = me._manager
+    warps = getattr(block, "warps", None)
+    if warps is None:
+        with _LOCK:
+            warps = getattr(block, "warps", None)
+            if warps is None:
+                warps = block.warps = _Warps(int(np.prod(block._block_dim)))
+    warp, own = divmod(me.thread_id, 32)
+    turn = getattr(me, "turn", 0)
+    me.turn = 32 - turn  # two sets of places, so that one barrier an exchange is enough
+    places = warps.places[warp]
+    places[turn + own] = number
+    warps.barriers[warp].wait(60)
+    return places[turn + thread(own)]
+
+
+def from_thread(value, thread):
+    return _of_thread(lambda own: thread, value)
+
+
+word_from_thread = from_thread
+
+
+def across(value, distance):
+    return _of_thread(lambda own: own ^ distance, value)
+
+
+# --- memory by address ------------------------------------------------------------------
+
+
+def _load(kind, result):
+    return lambda address: result(kind.from_address(int(address)).value)
+
+
+def _store(kind):
+    def store(address, value):
+        kind.from_address(int(address)).value = value if isinstance(value, int) else value.item()
+
+    return store
+
+
+load_float32, load_float64 = _load(ctypes.c_float, np.float32), _load(ctypes.c_double, np.float64)
+load_half, load_byte = _load(ctypes.c_uint16, np.uint32), _load(ctypes.c_uint8, np.uint32)
+store_float32, store_float64 = _store(ctypes.c_float), _store(ctypes.c_double)
+store_half, store_byte = _store(ctypes.c_uint16), _store(ctypes.c_uint8)
+
+
+load_integer = {
+    name: _load(getattr(ctypes, f"c_{name}"), np.float64)
+    for name in (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+}
+
+
+def _aligned(address):
+    if address % 16:
+        raise ValueError(f"a 16-byte access at {address:#x}")
+    return int(address)
+
+
+def _vector_load(kind, count, result):
+    return lambda address: tuple(result(v) for v in (kind * count).from_address(_aligned(address)))
+
+
+def _vector_store(kind, count):
+    def store(address, values):
+        (kind * count).from_address(_aligned(address))[:] = [v.item() for v in values]
+
+    return store
+
+
+load_float32x4 = _vector_load(ctypes.c_float, 4, np.float32)
+load_float64x2 = _vector_load(ctypes.c_double, 2, np.float64)
+load_wordx4 = _vector_load(ctypes.c_uint32, 4, np.uint32)
+store_float32x4, store_float64x2 = _vector_store(ctypes.c_float, 4), _vector_store(ctypes.c_double, 2)
+store_wordx4 = _vector_store(ctypes.c_uint32, 4)
+
+
+# --- 16-bit floats, two a word ----------------------------------------------------------
+
+
+def halves(word):
+    low, high = np.array([word], np.uint32).view(np.float16)
+    return np.float32(low), np.float32(high)
+
+
+def of_halves(low, high):
+    return np.array([low, high]).astype(np.float16).view(np.uint32)[0]
+
+
+def bfloats(word):
+    word = np.uint32(word)
+    return (word << np.uint32(16)).view(np.float32), (word & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _bfloat(x):
+    bits = int(np.float32(x).view(np.uint32))
+    if x != x:
+        return 0x7FFF
+    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+
+
+def of_bfloats(low, high):
+    return np.uint32(_bfloat(low) | _bfloat(high) << 16)
+
+
+# --- clusters ---------------------------------------------------------------------------
+
+
+def _no_clusters(*arguments):
+    raise NotImplementedError("the simulator runs blocks one after the other")
+
+
+cluster_rank = cluster_sync = store_in_cluster = _no_clusters

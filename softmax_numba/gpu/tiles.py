@@ -1,0 +1,242 @@
+"""Tiles: what the threads of a warp hold of a lane at a time, in registers, and how it gets there and back.
+
+A tile is ``vectors`` 16-byte vectors a thread. Value c of vector j of thread t is value ``(j * threads + t) * V + c`` of
+the tile, V values a vector: where a value is held depends on its place in the lane and on nothing else, so that sums have
+the same bits wherever the lane lies. The three ways into memory:
+
+    vectors    the lane begins at a multiple of 16 bytes: a thread's vectors are memory's
+    realigned  it does not, as in every other row of an odd length: aligned vectors are loaded all the same and put right
+               by shuffles between neighbouring threads, by one or two words at a time
+    elements   its values lie apart: one by one
+
+A vector that sticks out of the lane, at either end, is accessed one by one: no byte beside the lane is touched.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from softmax_numba.gpu import seam
+from softmax_numba.gpu.seam import device
+from softmax_numba.gpu.storage import STORAGES
+
+Access = Literal["vectors", "realigned", "elements"]
+
+
+class Tile(NamedTuple):
+    """Device functions that fill ``words`` from memory, and the reverse; the values from words, and the reverse.
+
+    ``words`` has place for a vector more than the tile: the one that straddles its end when realigned.
+    """
+
+    read: Callable
+    write: Callable
+    spread: Callable
+    gather: Callable
+    mask: Callable
+    values: int
+    words: int
+
+
+@functools.cache
+def tile(storage: str, vectors: int, threads: int, access: Access) -> Tile:
+    """The tile of ``vectors`` vectors in each of ``threads`` threads."""
+    how = STORAGES[storage]
+    size, width, w, per_word = how.itemsize, how.per_vector, how.words, how.per_word
+    load_word, store_word, load_vector, store_vector = how.load_word, how.store_word, how.load_vector, how.store_vector
+    spread_vector, gather_vector = how.spread, how.gather
+    load_byte = seam.load_byte
+
+    @device
+    def spread(words, values):
+        for j in range(vectors):
+            spread_vector(words, j * w, values, j * width)
+
+    @device
+    def gather(values, words):
+        for j in range(vectors):
+            gather_vector(values, j * width, words, j * w)
+
+    @device
+    def mask(address, step, count, slot):
+        """One bit a value: whether it takes part."""
+        kept = np.uint32(0)
+        for j in range(vectors):
+            for c in range(width):
+                index = (j * threads + slot) * width + c
+                if index < count and load_byte(address + index * step) != 0:
+                    kept = np.uint32(kept | np.uint32(np.uint32(1) << np.uint32(j * width + c)))
+        return kept
+
+    @device
+    def read_elements(words, address, step, count, slot):
+        for j in range(vectors):
+            for i in range(w):
+                index = (j * threads + slot) * width + i * per_word
+                words[j * w + i] = load_word(address, step, index, count)
+
+    @device
+    def write_elements(words, address, step, count, slot):
+        for j in range(vectors):
+            for i in range(w):
+                index = (j * threads + slot) * width + i * per_word
+                store_word(address, step, index, count, words[j * w + i])
+
+    @device
+    def read_vector(words, j, address, index, count):
+        """The vector whose first value is ``index``; perhaps beyond an end of the tile."""
+        if index >= 0 and index + width <= count:
+            load_vector(address + index * size, words, j * w)
+        else:
+            for i in range(w):
+                words[j * w + i] = load_word(address, size, index + i * per_word, count)
+
+    @device
+    def write_vector(words, j, address, index, count):
+        if index >= 0 and index + width <= count:
+            store_vector(address + index * size, words, j * w)
+        else:
+            for i in range(w):
+                store_word(address, size, index + i * per_word, count, words[j * w + i])
+
+    @device
+    def read_vectors(words, address, step, count, slot):
+        if count >= vectors * threads * width:  # no branch between the loads, so that all are under way at once
+            for j in range(vectors):
+                load_vector(address + (j * threads + slot) * 16, words, j * w)
+        else:
+            for j in range(vectors):
+                read_vector(words, j, address, (j * threads + slot) * width, count)
+
+    @device
+    def write_vectors(words, address, step, count, slot):
+        for j in range(vectors):
+            write_vector(words, j, address, (j * threads + slot) * width, count)
+
+    if access == "elements":
+        return Tile(read_elements, write_elements, spread, gather, mask, vectors * width, (vectors + 1) * w)
+    if access == "vectors":
+        return Tile(read_vectors, write_vectors, spread, gather, mask, vectors * width, (vectors + 1) * w)
+    forwards, backwards = _shifts(vectors, w, per_word)
+    straddling = vectors
+
+    @device
+    def read_realigned(words, address, step, count, slot):
+        ahead = (address % 16) // size
+        for j in range(vectors):
+            read_vector(words, j, address, (j * threads + slot) * width - ahead, count)
+        if slot == 0:
+            read_vector(words, straddling, address, vectors * threads * width - ahead, count)
+        forwards(words, ahead, slot)
+
+    @device
+    def write_realigned(words, address, step, count, slot):
+        ahead = (address % 16) // size
+        backwards(words, ahead, slot)
+        for j in range(vectors):
+            write_vector(words, j, address, (j * threads + slot) * width - ahead, count)
+        if slot == 0:
+            write_vector(words, straddling, address, vectors * threads * width - ahead, count)
+
+    return Tile(read_realigned, write_realigned, spread, gather, mask, vectors * width, (vectors + 1) * w)
+
+
+def _shifts(vectors: int, w: int, per_word: int) -> tuple[Callable, Callable]:
+    """Moves of a warp's words by ``ahead`` values towards the beginning, and back; thread 0 has the vector at the end.
+
+    Word by word, and half a word more where two values make one.
+    """
+    upper = np.uint32(16)
+    from_thread = seam.from_thread if per_word == 1 else seam.word_from_thread
+
+    @device
+    def from_next(words, j, i, slot):
+        """Word i of the vector after this thread's vector j."""
+        given = words[j * w + i]
+        if slot == 0:
+            given = words[(j + 1) * w + i]
+        return from_thread(given, (slot + 1) & 31)
+
+    @device
+    def from_previous(words, j, i, slot):
+        """Word i of the vector before this thread's vector j; anything before the first."""
+        given = words[j * w + i]
+        if slot == 31 and j > 0:
+            given = words[(j - 1) * w + i]
+        return from_thread(given, (slot + 31) & 31)
+
+    @device
+    def forwards_by_one(words, slot):
+        for j in range(vectors):
+            following = from_next(words, j, 0, slot)
+            for i in range(w - 1):
+                words[j * w + i] = words[j * w + i + 1]
+            words[j * w + w - 1] = following
+        for i in range(w - 1):
+            words[vectors * w + i] = words[vectors * w + i + 1]
+
+    @device
+    def backwards_by_one(words, slot):
+        for k in range(vectors + 1):
+            j = vectors - k
+            previous = from_previous(words, j, w - 1, slot)
+            for i in range(w - 1):
+                words[j * w + w - 1 - i] = words[j * w + w - 2 - i]
+            words[j * w] = previous
+
+    @device
+    def forwards_by_half(words, slot):
+        for j in range(vectors):
+            following = from_next(words, j, 0, slot)
+            for i in range(w - 1):
+                words[j * w + i] = np.uint32(words[j * w + i] >> upper) | np.uint32(words[j * w + i + 1] << upper)
+            words[j * w + w - 1] = np.uint32(words[j * w + w - 1] >> upper) | np.uint32(following << upper)
+        for i in range(w - 1):
+            k = vectors * w + i
+            words[k] = np.uint32(words[k] >> upper) | np.uint32(words[k + 1] << upper)
+
+    @device
+    def backwards_by_half(words, slot):
+        for k in range(vectors + 1):
+            j = vectors - k
+            previous = from_previous(words, j, w - 1, slot)
+            for i in range(w - 1):
+                m = j * w + w - 1 - i
+                words[m] = np.uint32(words[m] << upper) | np.uint32(words[m - 1] >> upper)
+            words[j * w] = np.uint32(words[j * w] << upper) | np.uint32(previous >> upper)
+
+    if per_word == 1:
+
+        @device
+        def forwards(words, ahead, slot):
+            while ahead > 0:
+                forwards_by_one(words, slot)
+                ahead -= 1
+
+        @device
+        def backwards(words, ahead, slot):
+            while ahead > 0:
+                backwards_by_one(words, slot)
+                ahead -= 1
+
+        return forwards, backwards
+
+    @device
+    def forwards_in_halves(words, ahead, slot):
+        if ahead & 1:
+            forwards_by_half(words, slot)
+        while ahead > 1:
+            forwards_by_one(words, slot)
+            ahead -= 2
+
+    @device
+    def backwards_in_halves(words, ahead, slot):
+        if ahead & 1:
+            backwards_by_half(words, slot)
+        while ahead > 1:
+            backwards_by_one(words, slot)
+            ahead -= 2
+
+    return forwards_in_halves, backwards_in_halves
