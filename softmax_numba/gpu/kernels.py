@@ -1,12 +1,14 @@
 """Plans carried out: which kernels run, with which numbers."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmax_numba.gpu import copies, launch, long, rows, temperatures
+from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.arrays import GpuArray, contiguous
+from softmax_numba.gpu.columns import ColumnShape
 from softmax_numba.gpu.copies import Copy
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.geometry import Lanes, joined
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 # Lanes of one launch: kernels divide 32-bit numbers.
 MOST_LANES = 2**30
-_MAKERS = {
+_MAKERS: dict[str, Callable[[Any], Callable]] = {
+    "columns": columns.columns,
     "several": rows.several,
     "warp": rows.several,
     "block": rows.block,
@@ -34,7 +37,14 @@ _MAKERS = {
 }
 
 
-def kernel(name: str, shape: Shape) -> Kernel:
+def shape_of(operation: Operation, storage: str, how: Plan, masked: bool, heated: bool) -> Shape | ColumnShape:
+    """What the kernels of a plan are specialised for."""
+    if how.sweep == "columns":
+        return ColumnShape(operation, storage, how.threads, masked, heated)
+    return Shape(operation, storage, how.vectors, how.threads, how.access, masked, heated)
+
+
+def kernel(name: str, shape: Shape | ColumnShape) -> Kernel:
     """One of the kernels of lanes."""
     kind = np.dtype(STORAGES[shape.storage].kind).name
     return Kernel(_MAKERS[name](shape), (name, *shape), kind, Arguments)
@@ -45,15 +55,21 @@ def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: laun
     values, answer = arrays[:2]
     rows_of = lanes.steps[:1] if one_number else lanes.steps[:2]
     places = (values.address,) if one_number else (values.address, answer.address)
-    places += tuple(step for outer, inner, _ in rows_of for step in (outer, inner))
+    side_by_side = lanes.length == 1 or all(step == values.itemsize for _, _, step in rows_of)
+    neighbours = lanes.inner if all(inner == values.itemsize for _, inner, _ in lanes.steps[:2]) else 1
+    if neighbours > 1 and not side_by_side:
+        places += tuple(step for outer, _, along in rows_of for step in (outer, along))
+    else:
+        places += tuple(step for outer, inner, _ in rows_of for step in (outer, inner))
     return plan(
         lanes.outer * lanes.inner,
         lanes.length,
         itemsize=values.itemsize,
-        side_by_side=lanes.length == 1 or all(step == values.itemsize for _, _, step in rows_of),
+        side_by_side=side_by_side,
         aligned=all(place % 16 == 0 for place in places),
         lean=len(arrays) == 2,
         one_number=one_number,
+        neighbours=neighbours,
         device=device,
     )
 
@@ -81,7 +97,7 @@ def sweep(
         return
     present = [array for array in (values, answer, mask, heat) if array is not None]
     how = planned(lanes, present, operation.one_number, launch.device(room.place.device))
-    shape = Shape(operation, values.name, how.vectors, how.threads, how.access, mask is not None, heat is not None)
+    shape = shape_of(operation, values.name, how, mask is not None, heat is not None)
     count = lanes.outer * lanes.inner
     kind = np.dtype(STORAGES[values.name].kind)
     nothing = (0, 0, 0)
@@ -117,7 +133,7 @@ def sweep(
         return
     cluster = how.blocks if how.sweep == "cluster" else 1
     launch.run(
-        kernel(how.sweep, shape), Launch(how.grid(count), how.block, how.shared, cluster), room.place, a, scale
+        kernel(how.sweep, shape), Launch(how.grid(count, lanes.inner), how.block, how.shared, cluster), room.place, a, scale
     )
 
 

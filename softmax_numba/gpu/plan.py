@@ -24,10 +24,9 @@ ALONE = 512  # threads of a block that has a long lane to itself
 SHARE = 256  # and of one that has not
 # Below so many lanes a multiprocessor, long ones are split: a block alone on a multiprocessor does not fill its memory's pipe.
 FEW_LANES = 2
-# Columns: neighbouring lanes that a block takes, at least, and threads along the lane.
+# Fewer neighbouring lanes leave most of a warp idle.
 FEWEST_COLUMNS = 8
-DEEP = 8
-COLUMN_VALUES = {2: 16, 4: 16, 8: 8}
+COLUMN_BLOCK = 256
 
 
 class Device(NamedTuple):
@@ -56,8 +55,10 @@ class Plan(NamedTuple):
     tiles: int  # tiles a segment
     shared: int  # bytes of dynamic shared memory
 
-    def grid(self, lanes: int) -> int:
-        """How many blocks the lanes take."""
+    def grid(self, lanes: int, inner: int = 1) -> int:
+        """How many blocks the lanes take, ``inner`` of them neighbours."""
+        if self.sweep == "columns":
+            return lanes // inner * self.blocks
         if self.sweep in ("several", "warp"):
             return -(-lanes * self.threads // self.block)
         return lanes * self.blocks
@@ -77,6 +78,7 @@ def plan(
     aligned: bool,
     lean: bool,
     one_number: bool,
+    neighbours: int,
     device: Device,
 ) -> Plan:
     """The plan for ``lanes`` lanes of ``length`` values.
@@ -95,14 +97,21 @@ def plan(
         Whether there is neither a mask nor a temperature for each lane.
     one_number : bool
         Whether the result is one number a lane.
+    neighbours : int
+        How many lanes are neighbours in memory, as are their results; 1 where none are. ``aligned`` then is said of
+        every value of the first of them.
     device : Device
         Where it runs.
     """
     width = VECTOR // itemsize
+    if neighbours >= FEWEST_COLUMNS and not side_by_side:
+        across = width if aligned else 1
+        access: Access = "vectors" if aligned else "elements"
+        return Plan("columns", access, 1, across, COLUMN_BLOCK, -(-neighbours // (WARP * across)), 1, 1, 0)
     threads = min(WARP, _power(-(-length // width)))
     vectors = min(_power(-(-length // (threads * width))), MOST_VALUES[itemsize] // width)
     span = threads * vectors * width
-    access: Access = "elements" if not side_by_side else "vectors" if aligned else "realigned"
+    access = "elements" if not side_by_side else "vectors" if aligned else "realigned"
     if threads < WARP and access == "realigned":
         access = "elements"  # lanes of one warp begin at different places of a vector
     if length <= span:

@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from numba.cuda.simulator.kernel import _get_kernel_context
+from numba.cuda.simulator import kernel as simulator
 
 _MATH = ctypes.CDLL(ctypes.util.find_library("m"))
 _MATH.fmaf.argtypes, _MATH.fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
@@ -22,7 +22,7 @@ class _Cuda:
     """The simulator's module of the running kernel, whoever asks."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_get_kernel_context(), name)
+        return getattr(simulator._get_kernel_context(), name)
 
 
 cuda = _Cuda()
@@ -66,45 +66,71 @@ def quotient(a, b):
 # --- shuffles ---------------------------------------------------------------------------
 
 
-class _Warps:
-    """Of one block: a barrier and 32 places a warp."""
+class _Thread(simulator.BlockThread):
+    """A thread of a block, with its place in its warp."""
 
-    def __init__(self, threads):
-        sizes = [min(32, threads - first) for first in range(0, threads, 32)]
-        self.barriers = [threading.Barrier(size) for size in sizes]
-        self.places = [[None] * 64 for _ in sizes]
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.warp = self._manager.warps[self.thread_id // 32]
+        self.own, self.turn = self.thread_id % 32, 0
+
+    def run(self):
+        super().run()
+        if self.exception:
+            self._manager.give_up()
+
+    def syncthreads(self):
+        self._manager.barrier.wait(_PATIENCE)
+
+    def exchange(self, value, other):
+        """What thread ``other(own number)`` of the warp offers for this exchange."""
+        barrier, places = self.warp
+        turn = self.turn
+        self.turn = 32 - turn  # two sets of places, so that one barrier an exchange is enough
+        places[turn + self.own] = value
+        barrier.wait(_PATIENCE)
+        return places[turn + other(self.own)]
 
 
-_LOCK = threading.Lock()
+class _Block(simulator.BlockManager):
+    """The simulator's own looks at all its threads all the time, which leaves them little of the interpreter."""
+
+    def run(self, grid_point, *arguments):
+        count = int(np.prod(self._block_dim))
+        self.barrier = threading.Barrier(count)
+        self.warps = [
+            (threading.Barrier(min(32, count - first)), [None] * 64) for first in range(0, count, 32)
+        ]
+        points = np.ndindex(*self._block_dim)
+        threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        failed = [t.exception for t in threads if t.exception]
+        if failed:  # a barrier that others left broken is not what went wrong first
+            first = next((f for f in failed if not isinstance(f[0], threading.BrokenBarrierError)), failed[0])
+            raise first[0].with_traceback(first[1])
 
 
-def _of_thread(thread, number):
-    me = threading.current_thread()
-    block = me._manager
-    warps = getattr(block, "warps", None)
-    if warps is None:
-        with _LOCK:
-            warps = getattr(block, "warps", None)
-            if warps is None:
-                warps = block.warps = _Warps(int(np.prod(block._block_dim)))
-    warp, own = divmod(me.thread_id, 32)
-    turn = getattr(me, "turn", 0)
-    me.turn = 32 - turn  # two sets of places, so that one barrier an exchange is enough
-    places = warps.places[warp]
-    places[turn + own] = number
-    warps.barriers[warp].wait(60)
-    return places[turn + thread(own)]
+    def give_up(self):
+        for barrier in (self.barrier, *(barrier for barrier, _ in self.warps)):
+            barrier.abort()
+
+
+simulator.BlockManager = _Block
+_PATIENCE = 60  # seconds; then a thread waits for one that left
 
 
 def from_thread(value, thread):
-    return _of_thread(lambda own: thread, value)
+    return threading.current_thread().exchange(value, lambda own: thread)
 
 
 word_from_thread = from_thread
 
 
 def across(value, distance):
-    return _of_thread(lambda own: own ^ distance, value)
+    return threading.current_thread().exchange(value, lambda own: own ^ distance)
 
 
 # --- memory by address ------------------------------------------------------------------
