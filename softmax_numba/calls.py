@@ -167,6 +167,9 @@ def general(
 ) -> Any:
     """The result for any arguments that the public functions take."""
     one_device(x=x, where=where, temperature=temperature, out=out)
+    on_gpu = interop.gpu(x, "calls")
+    if on_gpu is not None:
+        return on_gpu.general(operation.name, x, axis, where, temperature, dtype, out, keepdims)
     masked = isinstance(x, np.ma.MaskedArray)
     if masked:
         where = ~np.ma.getmaskarray(x) if where is None else where & ~np.ma.getmaskarray(x)

@@ -4,6 +4,9 @@ What an array is says its own type: ``torch.Tensor`` comes from a module that is
 ``__dlpack__`` on the CPU goes through DLPack; the rest goes to ``np.asarray``.
 """
 
+import functools
+import importlib
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +17,7 @@ from softmax_numba.dtypes import dtype_of
 
 _CPU = 1  # kDLCPU in dlpack.h
 _NEEDS_CUDA = 'arrays on a GPU need the CUDA extra: pip install "softmax-numba[cuda]"'
+_NEEDS_DRIVER = f"{_NEEDS_CUDA}, which is installed; what is missing is a CUDA driver with a device"
 
 
 class Taken(NamedTuple):
@@ -51,11 +55,11 @@ def take(value: Any, name: str) -> Taken:
         return _take_tensor(value, name)
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         if value.__dlpack_device__()[0] != _CPU:
-            raise TypeError(f"{name} is a {_full_name(value)} that is not in the CPU's memory; {_NEEDS_CUDA}")
+            raise TypeError(f"{name} is a {_full_name(value)} that is not in the CPU's memory; {_needs()}")
         array = np.from_dlpack(value)
         return Taken(array, _importer(value))
     if hasattr(value, "__cuda_array_interface__"):
-        raise TypeError(f"{name} is a {_full_name(value)} on a GPU; {_NEEDS_CUDA}")
+        raise TypeError(f"{name} is a {_full_name(value)} on a GPU; {_needs()}")
     array = np.asarray(value)
     return Taken(array, same)
 
@@ -75,7 +79,7 @@ def _importer(value: Any) -> Callable[[np.ndarray], Any]:
 def _take_tensor(tensor: Any, name: str) -> Taken:
     torch = sys.modules["torch"]
     if tensor.device.type != "cpu":
-        raise TypeError(f"{name} is a torch tensor on device {str(tensor.device)!r}; {_NEEDS_CUDA}")
+        raise TypeError(f"{name} is a torch tensor on device {str(tensor.device)!r}; {_needs()}")
     if tensor.requires_grad:
         raise TypeError(
             f"{name} is a torch tensor that requires a gradient, which this function does not compute; "
@@ -102,3 +106,27 @@ def device(value: object) -> str | None:
     if hasattr(value, "__dlpack_device__"):
         return "cpu" if value.__dlpack_device__()[0] == _CPU else "gpu"
     return "gpu" if hasattr(value, "__cuda_array_interface__") else None
+
+
+@functools.cache
+def _gpu_installed() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("numba_cuda", "cuda"))
+
+
+def _needs() -> str:
+    return _NEEDS_DRIVER if _gpu_installed() else _NEEDS_CUDA
+
+
+@functools.cache
+def _gpu_usable() -> bool:
+    return _gpu_installed() and importlib.import_module("softmax_numba.gpu").usable()
+
+
+def gpu(value: object, module: str) -> Any:
+    """The module of ``softmax_numba.gpu`` that takes calls like this one; None where ``value`` is on no GPU.
+
+    None too where nothing can be done there: :func:`take` then says what is missing.
+    """
+    if isinstance(value, np.ndarray) or device(value) != "gpu" or not _gpu_usable():
+        return None
+    return importlib.import_module(f"softmax_numba.gpu.{module}")

@@ -213,7 +213,8 @@ def columns(shape: ColumnShape) -> Callable:
             survey(values, state, o, first, a, scale)
             base += rows * deep
 
-        meeting, meeting_low = cuda.shared.array(room, kind), cuda.shared.array(room, kind)
+        meeting = cuda.shared.array(room, kind)  # the simulator knows them by their lines
+        meeting_low = cuda.shared.array(room, kind)
         meeting_ties = cuda.shared.array(room, kind)  # and first the maxima
         for c in range(width):
             meeting_ties[list_at(slot, c, lane_slot)] = state[4 * c]

@@ -133,7 +133,8 @@ def shared(shape: Shape) -> Callable:
         warp, slot, warps = thread >> 5, thread & 31, np.int64(cuda.blockDim.x) >> 5
         scale = scale_of_lane(number, a.heats, scale)
         words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
-        meeting, store_room = cuda.shared.array(0, kind), cuda.shared.array(0, word)
+        meeting = cuda.shared.array(0, kind)
+        store_room = cuda.shared.array(0, word)  # the same memory
         after = NUMBERS * a.segments * words_a_number
         segment = warp
         while segment < a.segments:

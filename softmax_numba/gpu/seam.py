@@ -89,6 +89,7 @@ class Compiled(NamedTuple):
     name: str
     ptx: str
     cubin: bytes
+    log: str  # the assembler's: registers, spills
 
 
 def compiled(kernel: Callable, signature: Any, arch: str, threads: int) -> Compiled:
@@ -111,8 +112,9 @@ def compiled(kernel: Callable, signature: Any, arch: str, threads: int) -> Compi
     found = re.search(r"\.entry\s+(\S+)\(", ptx)
     if found is None:
         raise RuntimeError(f"no entry in the PTX of {kernel.__name__}")
-    linked = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch)).link("cubin")
-    return Compiled(found[1], ptx, bytes(linked.code))
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, verbose=True))
+    linked = linker.link("cubin")
+    return Compiled(found[1], ptx, bytes(linked.code), linker.get_info_log())
 
 
 def simulate(kernel: Callable, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:

@@ -1,0 +1,163 @@
+"""What every kernel compiles to, without a GPU: registers, spills, shared memory, 16-byte accesses, calls.
+
+The kernels are those that ``plan`` chooses for lanes of every kind. A kernel is at fault if it spills or keeps an array
+in local memory, if its plan promises 16-byte accesses and it has none, or if it computes in float64 where its values
+are narrower.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from softmax_numba.gpu import launch, seam
+from softmax_numba.gpu.kernels import kernel, shape_of
+from softmax_numba.gpu.lane import OPERATIONS, Operation
+from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, plan
+from softmax_numba.gpu.storage import STORAGES
+
+# Properties of the smallest device of an architecture that plans ask for.
+DEVICES = {
+    "sm_80": Device("sm_80", 108, 166912, False),
+    "sm_86": Device("sm_86", 84, 101376, False),
+    "sm_89": Device("sm_89", 128, 101376, False),
+    "sm_90": Device("sm_90", 132, 232448, True),
+}
+MANY = 10**6  # lanes
+
+
+class Specimen(NamedTuple):
+    """One kernel to compile."""
+
+    operation: Operation
+    dtype: str
+    plan: Plan
+    kernel: str
+    masked: bool
+    heated: bool
+
+
+class Row(NamedTuple):
+    """What came of it."""
+
+    specimen: Specimen
+    arch: str
+    threads: int
+    registers: int
+    spilled: int  # bytes
+    shared: int
+    loads: int  # of 16 bytes
+    stores: int
+    single_loads: int
+    calls: int
+    wide: int  # float64 instructions
+
+    @property
+    def faults(self) -> list[str]:
+        found = []
+        if self.spilled:
+            found.append(f"{self.spilled} bytes of local memory")
+        vectors = self.specimen.plan.access != "elements"
+        if vectors and not self.loads and self.specimen.kernel != "finish":
+            found.append("no 16-byte load")
+        writes = not self.specimen.operation.one_number and self.specimen.kernel != "survey"
+        if vectors and writes and not self.stores:
+            found.append("no 16-byte store")
+        if self.wide and self.specimen.dtype != "float64":
+            found.append(f"{self.wide} float64 instructions")
+        return found
+
+
+def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
+    """Every plan there is for values of a size, in the order of the lanes' lengths."""
+    span = 32 * MOST_VALUES[itemsize]
+    lengths = (16 // itemsize, 2 * 16 // itemsize, 32 * 16 // itemsize, span, 16 * span, 32 * span, 48 * span, 128 * span)
+    seen = set()
+    for lean in (True, False):
+        for aligned, side_by_side in ((True, True), (False, True), (False, False)):
+            for lanes in (MANY, 1):
+                for length in (*lengths, 1200 * span):
+                    found = plan(
+                        lanes,
+                        length,
+                        itemsize=itemsize,
+                        side_by_side=side_by_side,
+                        aligned=aligned,
+                        lean=lean,
+                        one_number=one_number,
+                        neighbours=1,
+                        device=device,
+                    )
+                    compiled = (found.sweep, found.access, found.vectors, found.threads, launch.bound(found.block))
+                    if compiled not in seen and lean:
+                        seen.add(compiled)
+                        yield found
+    for aligned in (True, False):
+        yield plan(
+            MANY,
+            100,
+            itemsize=itemsize,
+            side_by_side=False,
+            aligned=aligned,
+            lean=True,
+            one_number=one_number,
+            neighbours=4096,
+            device=device,
+        )
+
+
+def specimens(arch: str, dtypes: list[str], operations: list[str], sweeps: list[str], thorough: bool) -> Iterator[Specimen]:
+    """The kernels of an architecture; ``thorough`` ones with masks and temperatures too."""
+    device = DEVICES[arch]
+    for operation in OPERATIONS:
+        if operation.name not in operations:
+            continue
+        for dtype in dtypes:
+            for found in _plans(STORAGES[dtype].itemsize, operation.one_number, device):
+                if found.sweep not in sweeps:
+                    continue
+                names = ("survey", "finish") if found.sweep == "split" else (found.sweep,)
+                for name in names:
+                    yield Specimen(operation, dtype, found, name, False, False)
+                    # A plan for lanes with more to hold has no blocks of 1024.
+                    if thorough and launch.bound(found.block) < 1024:
+                        yield Specimen(operation, dtype, found, name, True, True)
+
+
+def compiled(job: tuple[Specimen, str]) -> Row:
+    """Compiles a kernel for an architecture and reads its PTX and the assembler's log."""
+    specimen, arch = job
+    shape = shape_of(specimen.operation, specimen.dtype, specimen.plan, specimen.masked, specimen.heated)
+    made = kernel(specimen.kernel, shape)
+    threads = launch.bound(specimen.plan.block)
+    code = seam.compiled(made.function, launch.signature(made), arch, threads)
+
+    def count(pattern: str) -> int:
+        return len(re.findall(pattern, code.ptx))
+
+    def logged(pattern: str) -> int:
+        return max((int(number) for number in re.findall(pattern, code.log)), default=0)
+
+    return Row(
+        specimen,
+        arch,
+        threads,
+        logged(r"Used (\d+) registers"),
+        max(logged(r"(\d+) bytes stack frame"), logged(r"(\d+) bytes spill"), count(r"\.local")),
+        logged(r"(\d+) bytes smem"),
+        count(r"ld\.global\S*\.v(?:4\.[fub]32|2\.[fub]64)"),
+        count(r"st\.global\S*\.v(?:4\.[fub]32|2\.[fub]64)"),
+        count(r"ld\.global\S*") - count(r"ld\.global\S*\.v"),
+        count(r"\bcall\b"),
+        count(r"\b[a-z.]+\.f64\b"),
+    )
+
+
+HEAD = ("operation", "dtype", "kernel", "access", "arch", "threads", "regs", "spill", "shared", "ld16", "st16", "ld", "calls", "")
+
+
+def line(row: Row) -> tuple[str, ...]:
+    """A row of the table as text."""
+    s = row.specimen
+    name = f"{s.kernel}/{s.plan.vectors}x{s.plan.threads}" + ("+mask+T" if s.masked else "")
+    numbers = (row.threads, row.registers, row.spilled, row.shared, row.loads, row.stores, row.single_loads, row.calls)
+    return (s.operation.name, s.dtype, name, s.plan.access, row.arch, *map(str, numbers), "; ".join(row.faults))
