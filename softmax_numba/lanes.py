@@ -3,9 +3,19 @@
 import functools
 import math
 import operator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class Strided(Protocol):
+    """Anything with a shape and strides, wherever it lies."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
 
 
 class Split(NamedTuple):
@@ -50,7 +60,7 @@ def lane_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
-def split(x: np.ndarray, axes: tuple[int, ...]) -> Split:
+def split(x: Strided, axes: tuple[int, ...]) -> Split:
     """How the axes of ``x`` fall into three groups, in the order of its memory.
 
     Kept axes with longer strides than the lane's are outside, the others inside, each group from long to short

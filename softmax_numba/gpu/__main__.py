@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from typing import get_args
 
 from softmax_numba.gpu import table
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(form.format(*table.HEAD))
     wrong = 0
     with contextlib.ExitStack() as stack:
-        rows = map(table.compiled, jobs)
+        rows: Iterator[table.Row] = map(table.compiled, jobs)
         if how.jobs > 1:
             rows = stack.enter_context(multiprocessing.get_context("spawn").Pool(how.jobs)).imap(table.compiled, jobs)
         for row in rows:

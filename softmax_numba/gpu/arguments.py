@@ -12,7 +12,7 @@ from softmax_numba.gpu.storage import STORAGES
 
 
 class Arguments(NamedTuple):
-    """Addresses, counts and strides (in bytes), all int64. Lane n is lane ``n % inner`` of the outer place ``n // inner``."""
+    """Addresses, counts, strides (in bytes), all int64. Lane n is the inner place ``n % inner`` of ``n // inner``."""
 
     x: int
     y: int

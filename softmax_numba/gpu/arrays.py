@@ -1,7 +1,8 @@
 """Arrays on a GPU, of any library: where they lie, and how that library makes another.
 
-None of them is imported to find out: the type's own module says what a thing is, as in ``softmax_numba.interop``. Nothing
-is copied to the host and nothing waits: work is queued on the stream that the array's library uses at the moment.
+None of them is imported to find out: the type's own module says what a thing is, as in ``softmax_numba.interop``.
+Nothing is copied to the host and nothing waits: work is queued on the stream that the array's library uses at the
+moment.
 """
 
 import math
@@ -103,10 +104,10 @@ def library(value: Any, array: GpuArray) -> Library:
     if package == "cupy":
         return _cupy()
     interface = getattr(value, "__cuda_array_interface__", None)
-    if interface is None and hasattr(value, "__array_namespace__"):
-        return _array_namespace(value)
-    # Of version 3: the stream on which the array is in use; 1 is the default stream.
-    return Library(_numba_empty, (interface or {}).get("stream") or 0)
+    stream = (interface or {}).get("stream") or 0  # on which the array is in use; 1 is the default stream
+    if hasattr(value, "__array_namespace__"):
+        return _array_namespace(value, stream)
+    return Library(_numba_empty, stream)
 
 
 # --- PyTorch ----------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def _of_interface(value: Any, interface: dict[str, Any], name: str) -> GpuArray:
 
 def _device_of(value: Any) -> int:
     """The number of the device; 0 where the array does not say."""
-    found = getattr(value, "device", None)
+    found: Any = getattr(value, "device", None)
     if isinstance(found, int):
         return found
     if hasattr(found, "id") and isinstance(found.id, int):
@@ -219,10 +220,10 @@ def _of_dlpack(value: Any) -> GpuArray:
     )
 
 
-def _array_namespace(value: Any) -> Library:
+def _array_namespace(value: Any, stream: int) -> Library:
     namespace = value.__array_namespace__()
 
     def empty(shape: tuple[int, ...], name: str) -> Any:
         return namespace.empty(shape, dtype=getattr(namespace, name), device=value.device)
 
-    return Library(empty, 0)
+    return Library(empty, stream)

@@ -1,18 +1,17 @@
-"""From a caller's arguments on a GPU to kernels and back: as ``softmax_numba.calls``, and nothing waits for the device."""
+"""From a caller's arguments on a GPU to kernels and back, as ``softmax_numba.calls``; nothing waits for the device."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from softmax_numba.arguments import checked_temperature
-from softmax_numba.dtypes import FLOATS, compute_name, result_name
+from softmax_numba.dtypes import compute_name, result_name
 from softmax_numba.gpu import arrays, kernels
 from softmax_numba.gpu.arrays import GpuArray, Library, contiguous
-from softmax_numba.gpu.exponential import Scale, scale_of
+from softmax_numba.gpu.exponential import scale_of
 from softmax_numba.gpu.geometry import lanes as lanes_of
-from softmax_numba.gpu.lane import OPERATIONS, SOFTMAX, Operation
+from softmax_numba.gpu.lane import OPERATIONS, Operation
 from softmax_numba.gpu.launch import Place
 from softmax_numba.lanes import lane_shape, reduced_axes, split
 
@@ -104,7 +103,9 @@ def checked_out(out: Any, shape: tuple[int, ...], name: str, device: int) -> Gpu
 
 def _same_device(device: int, name: str, array: GpuArray) -> None:
     if array.device != device:
-        raise ValueError(f"all arrays of a call must be on one device; x is on GPU {device}, {name} on GPU {array.device}")
+        raise ValueError(
+            f"all arrays of a call must be on one device; x is on GPU {device}, {name} on GPU {array.device}"
+        )
 
 
 def _may_write(values: GpuArray, target: GpuArray, one_number: bool) -> bool:
@@ -225,9 +226,4 @@ def _sweep(
 
 
 def _transposed(array: GpuArray, order: tuple[int, ...]) -> GpuArray:
-    return array._replace(
-        shape=tuple(array.shape[a] for a in order), strides=tuple(array.strides[a] for a in order)
-    )
-
-
-__all__ = ["Callable", "FLOATS", "Scale", "general"]
+    return array._replace(shape=tuple(array.shape[a] for a in order), strides=tuple(array.strides[a] for a in order))

@@ -1,8 +1,8 @@
 """Lanes that are neighbours in memory: a warp walks 32 vectors of them, value by value along the lane.
 
-A block is eight warps over the same lanes. Warp w takes the values w, w + 8, ... of each lane, as many as its threads hold
-at a time; short lanes stay in registers, longer ones are read twice. The eight parts of a lane meet in shared memory: the
-maxima first, then the sums relative to the largest.
+A block is eight warps over the same lanes. Warp w takes the values w, w + 8, ... of each lane, as many as its threads
+hold at a time; short lanes stay in registers, longer ones are read twice. The eight parts of a lane meet in shared
+memory: the maxima first, then the sums relative to the largest.
 """
 
 import functools
@@ -126,7 +126,12 @@ def columns(shape: ColumnShape) -> Callable:
                 low += error
             before = Part(state[4 * c], state[4 * c + 1], state[4 * c + 2], state[4 * c + 3])
             part = merge(before, Part(top, high, low, ties), own)
-            state[4 * c], state[4 * c + 1], state[4 * c + 2], state[4 * c + 3] = part.top, part.high, part.low, part.ties
+            state[4 * c], state[4 * c + 1], state[4 * c + 2], state[4 * c + 3] = (
+                part.top,
+                part.high,
+                part.low,
+                part.ties,
+            )
 
         return survey
 
@@ -148,7 +153,9 @@ def columns(shape: ColumnShape) -> Callable:
 
     def settlements(c):
         @device
-        def settle_lane(state, peaks, meeting, meeting_low, meeting_ties, slot, lane_slot, across, y, o, first, a, scale):
+        def settle_lane(
+            state, peaks, meeting, meeting_low, meeting_ties, slot, lane_slot, across, y, o, first, a, scale
+        ):
             """Adds up lane c's list; leaves 1 / sum and the logarithm in the thread's state."""
             high, low, ties = zero, zero, zero
             for s in range(deep):

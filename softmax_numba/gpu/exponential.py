@@ -1,9 +1,9 @@
 """exp(x / T) as ``p * 2**n``, of which only the integers are subtracted: the CPU's reduction, on one number.
 
-``softmax_numba.cpu.exponential`` tells why and from which sources. The polynomial is kept here too, though the device has
-ex2.approx: that is good to 2**-22.5, and two of its errors in one quotient exceed the 4 ULP of the contract. A lane read
-once and written once leaves some sixty instructions a float32 value on an H100, of which this takes fourteen; and made of
-nothing but fma and integers, it gives the simulator the device's bits.
+``softmax_numba.cpu.exponential`` tells why and from which sources. The polynomial is kept here too, though the device
+has ex2.approx: that is good to 2**-22.5, and two of its errors in one quotient exceed the 4 ULP of the contract. A
+lane read once and written once leaves some sixty instructions a float32 value on an H100, of which this takes
+fourteen; and made of nothing but fma and integers, it gives the simulator the device's bits.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Any shapes and strides as lanes: an outer and an inner place, one step along the lane, or the news that it cannot be."""
+"""Any shapes and strides as lanes: an outer and an inner place and one step along the lane, where that can be."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""Device operations that Numba does not offer: 16-byte accesses, fused multiply-add, exponents, 16-bit floats, clusters.
+"""Device operations that Numba does not offer: 16-byte accesses, fma, exponents, 16-bit floats, clusters.
 
-Plain indexing never becomes a 16-byte load, so memory is reached by addresses (integers) and LLVM's own loads. The functions
-bear the names that ``simulated.py`` gives its stand-ins.
+Plain indexing never becomes a 16-byte load, so memory is reached by addresses (integers) and LLVM's own loads. The
+functions bear the names that ``simulated.py`` gives its stand-ins.
 """
 
 import numpy as np
@@ -110,7 +110,9 @@ def _load_integer(bits, signed):
 
 
 load_integer = {
-    f"{'' if signed else 'u'}int{bits}": _load_integer(bits, signed) for bits in (8, 16, 32, 64) for signed in (True, False)
+    f"{'' if signed else 'u'}int{bits}": _load_integer(bits, signed)
+    for bits in (8, 16, 32, 64)
+    for signed in (True, False)
 }
 
 

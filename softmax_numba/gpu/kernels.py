@@ -16,7 +16,7 @@ from softmax_numba.gpu.held import Shape
 from softmax_numba.gpu.lane import Operation
 from softmax_numba.gpu.launch import Kernel, Launch, Place
 from softmax_numba.gpu.parts import NUMBERS
-from softmax_numba.gpu.plan import Plan, plan
+from softmax_numba.gpu.plan import Device, Plan, plan
 from softmax_numba.gpu.storage import STORAGES
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def kernel(name: str, shape: Shape | ColumnShape) -> Kernel:
     return Kernel(_MAKERS[name](shape), (name, *shape), kind, Arguments)
 
 
-def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: launch.Device) -> Plan:
+def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: Device) -> Plan:
     """The plan for ``arrays``: the values, the results, perhaps the mask and temperatures."""
     values, answer = arrays[:2]
     rows_of = lanes.steps[:1] if one_number else lanes.steps[:2]
-    places = (values.address,) if one_number else (values.address, answer.address)
+    places: tuple[int, ...] = (values.address,) if one_number else (values.address, answer.address)
     side_by_side = lanes.length == 1 or all(step == values.itemsize for _, _, step in rows_of)
     neighbours = lanes.inner if all(inner == values.itemsize for _, inner, _ in lanes.steps[:2]) else 1
     if neighbours > 1 and not side_by_side:
@@ -99,7 +99,7 @@ def sweep(
     how = planned(lanes, present, operation.one_number, launch.device(room.place.device))
     shape = shape_of(operation, values.name, how, mask is not None, heat is not None)
     count = lanes.outer * lanes.inner
-    kind = np.dtype(STORAGES[values.name].kind)
+    kind: np.dtype = np.dtype(STORAGES[values.name].kind)
     nothing = (0, 0, 0)
     steps = iter(lanes.steps)
     x_steps, y_steps = next(steps), next(steps)
@@ -133,7 +133,11 @@ def sweep(
         return
     cluster = how.blocks if how.sweep == "cluster" else 1
     launch.run(
-        kernel(how.sweep, shape), Launch(how.grid(count, lanes.inner), how.block, how.shared, cluster), room.place, a, scale
+        kernel(how.sweep, shape),
+        Launch(how.grid(count, lanes.inner), how.block, how.shared, cluster),
+        room.place,
+        a,
+        scale,
     )
 
 
@@ -146,9 +150,7 @@ def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.
     a = a._replace(x_outer=steps[0], x_inner=steps[1], y_outer=lanes.inner * row, y_inner=row)
     if lanes.inner == 1:
         a = a._replace(y_outer=row)
-    made = Kernel(
-        temperatures.temper(heat.name, kind.type), ("temper", heat.name, kind.name), kind.name, Arguments
-    )
+    made = Kernel(temperatures.temper(heat.name, kind.name), ("temper", heat.name, kind.name), kind.name, Arguments)
     blocks = -(-count // temperatures.BLOCK)
     nothing = Scale(*(kind.type(0) for _ in Scale._fields))
     launch.run(made, Launch(blocks, temperatures.BLOCK), room.place, a, nothing)
@@ -177,9 +179,7 @@ def copy(source: GpuArray, target: GpuArray, place: Place) -> None:
     if not count:
         return
     numbers = Copy(source.address, target.address, count, *sizes[1:], *(s for s, _ in steps), *(t for _, t in steps))
-    made = Kernel(
-        copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy
-    )
+    made = Kernel(copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy)
     launch.run(made, Launch(-(-count // copies.BLOCK), copies.BLOCK), place, numbers)
 
 

@@ -84,14 +84,14 @@ def online(shape: Shape) -> Callable:
     survey, finish = _segments(shape)
     _, put, of_list = gathered(shape)
     settle, scale_of_lane = lane(shape.operation, kind).settle, scales(kind, shape.heated)
-    one_number = shape.operation.one_number
+    one_number, number_type = shape.operation.one_number, np.dtype(kind)
 
     def kernel(a, scale):
         thread, number = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
         warp, slot, warps = thread >> 5, thread & 31, np.int64(cuda.blockDim.x) >> 5
         scale = scale_of_lane(number, a.heats, scale)
         words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
-        meeting = cuda.shared.array(0, kind)
+        meeting = cuda.shared.array(0, number_type)
         segment = warp
         while segment < a.segments:
             part = survey(words, values, number, segment, a, scale, slot)
@@ -126,15 +126,16 @@ def shared(shape: Shape) -> Callable:
     settle, weight, scale_of_lane = mathematics.settle, mathematics.weight, scales(kind, shape.heated)
     reference, relative = mathematics.reference, mathematics.relative
     keeps, one = shape.operation.maps_exponentials, kind(1)
-    words_a_number = np.dtype(kind).itemsize // np.dtype(word).itemsize
+    number_type, word_type = np.dtype(kind), np.dtype(word)
+    words_a_number = number_type.itemsize // word_type.itemsize
 
     def kernel(a, scale):
         thread, number = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
         warp, slot, warps = thread >> 5, thread & 31, np.int64(cuda.blockDim.x) >> 5
         scale = scale_of_lane(number, a.heats, scale)
         words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
-        meeting = cuda.shared.array(0, kind)
-        store_room = cuda.shared.array(0, word)  # the same memory
+        meeting = cuda.shared.array(0, number_type)
+        store_room = cuda.shared.array(0, word_type)  # the same memory
         after = NUMBERS * a.segments * words_a_number
         segment = warp
         while segment < a.segments:

@@ -1,8 +1,8 @@
 """From a tile to its part, and from a list of parts to the lane's: the exchanges between threads.
 
-A list of parts lies in shared memory, four numbers each. Whoever made it, and however many blocks, it is added up in one
-order: thread i takes parts i, i + 32, ..., relative to the largest maximum of all, and the threads' sums are added as a
-tree. Every warp does so for itself, so that no second exchange is needed to tell the others.
+A list of parts lies in shared memory, four numbers each. Whoever made it, and however many blocks, it is added up in
+one order: thread i takes parts i, i + 32, ..., relative to the largest maximum of all, and the threads' sums are added
+as a tree. Every warp does so for itself, so that no second exchange is needed to tell the others.
 """
 
 import functools

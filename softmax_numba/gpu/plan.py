@@ -1,7 +1,7 @@
 """Which kernel a call takes: a pure function of its lanes, layout, dtype and the device.
 
-The choice decides how fast a result comes, never which bits it has: where a value is held and the order of every sum are
-those of tiles.py and parts.py, fixed by a lane's length and dtype, and every kernel keeps to them.
+The choice decides how fast a result comes, never which bits it has: where a value is held and the order of every sum
+are those of tiles.py and parts.py, fixed by a lane's length and dtype, and every kernel keeps to them.
 """
 
 import functools
@@ -22,7 +22,7 @@ MOST_BLOCKS = 8  # of a cluster, on any device that has clusters
 LONGEST_LIST = 1024  # parts of a lane
 ALONE = 512  # threads of a block that has a long lane to itself
 SHARE = 256  # and of one that has not
-# Below so many lanes a multiprocessor, long ones are split: a block alone on a multiprocessor does not fill its memory's pipe.
+# Below so many lanes a multiprocessor, long ones are split: a block alone on one does not fill its memory's pipe.
 FEW_LANES = 2
 # Fewer neighbouring lanes leave most of a warp idle.
 FEWEST_COLUMNS = 8
@@ -129,10 +129,11 @@ def plan(
     if few:
         warps = SHARE // WARP
         return Plan("split", access, vectors, threads, SHARE, -(-segments // warps), segments, tiles, 0)
+    alone = ALONE if access != "elements" and itemsize < 8 else SHARE  # the others need more than 128 registers
     kept = list_bytes + segments * span * itemsize
     if kept <= device.shared and not one_number:
-        return Plan("shared", access, vectors, threads, ALONE, 1, segments, 1, kept)
+        return Plan("shared", access, vectors, threads, alone, 1, segments, 1, kept)
     blocks = _power(-(-segments // most_warps))
     if device.clusters and blocks <= MOST_BLOCKS and not one_number:
         return Plan("cluster", access, vectors, threads, WARP * -(-segments // blocks), blocks, segments, 1, 0)
-    return Plan("online", access, vectors, threads, ALONE, 1, segments, tiles, list_bytes)
+    return Plan("online", access, vectors, threads, alone, 1, segments, tiles, list_bytes)

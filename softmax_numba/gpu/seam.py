@@ -1,11 +1,12 @@
 """The one place that knows Numba's CUDA target: its successor, or the next, is put in here.
 
-Kernels are plain functions over addresses and numbers. ``device`` marks what they call, ``cuda`` names threads, blocks and
-shared memory, the operations beneath come from ``device.py``; in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) the same names
-come from ``simulated.py``, and no kernel knows the difference.
+Kernels are plain functions over addresses and numbers. ``device`` marks what they call, ``cuda`` names threads, blocks
+and shared memory, the operations beneath come from ``intrinsics.py``; in Numba's simulator (NUMBA_ENABLE_CUDASIM=1) the
+same names come from ``simulated.py``, and no kernel knows the difference.
 """
 
 import contextlib
+import importlib
 import re
 import threading
 import types
@@ -19,13 +20,8 @@ with warnings.catch_warnings():
 
 SIMULATED: bool = not hasattr(_cuda, "compile") or _cuda.config.ENABLE_CUDASIM
 
-if SIMULATED:
-    from softmax_numba.gpu import simulated as operations
-    from softmax_numba.gpu.simulated import cuda
-else:
-    from softmax_numba.gpu import intrinsics as operations
-
-    cuda = _cuda
+operations: Any = importlib.import_module(f"softmax_numba.gpu.{'simulated' if SIMULATED else 'intrinsics'}")
+cuda: Any = operations.cuda if SIMULATED else _cuda
 
 fma = operations.fma
 exponent_of = operations.exponent_of

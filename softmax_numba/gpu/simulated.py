@@ -1,7 +1,7 @@
-"""What Numba's simulator lacks, on the host: memory by address, shuffles, fused multiply-add, 16-bit floats, clusters.
+"""What Numba's simulator lacks, on the host: memory by address, shuffles, fused multiply-add, 16-bit floats.
 
-A thread of the simulator is a thread of Python. The 32 of a warp exchange their values at a barrier, as the hardware does;
-clusters do not exist (the simulator runs one block after the other), so that no plan of a simulated device asks for one.
+A thread of the simulator is a thread of Python. The 32 of a warp exchange their values at a barrier, as the hardware
+does; clusters do not exist (one block runs after the other), so that no plan of a simulated device asks for one.
 """
 
 import ctypes
@@ -98,9 +98,7 @@ class _Block(simulator.BlockManager):
     def run(self, grid_point, *arguments):
         count = int(np.prod(self._block_dim))
         self.barrier = threading.Barrier(count)
-        self.warps = [
-            (threading.Barrier(min(32, count - first)), [None] * 64) for first in range(0, count, 32)
-        ]
+        self.warps = [(threading.Barrier(min(32, count - first)), [None] * 64) for first in range(0, count, 32)]
         points = np.ndindex(*self._block_dim)
         threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
         for thread in threads:
@@ -111,7 +109,6 @@ class _Block(simulator.BlockManager):
         if failed:  # a barrier that others left broken is not what went wrong first
             first = next((f for f in failed if not isinstance(f[0], threading.BrokenBarrierError)), failed[0])
             raise first[0].with_traceback(first[1])
-
 
     def give_up(self):
         for barrier in (self.barrier, *(barrier for barrier, _ in self.warps)):

@@ -1,7 +1,7 @@
 """How the four floats lie in memory, and how they get into registers and back.
 
-A *word* is what a register holds as loaded: one float32 or float64, or two 16-bit floats in an integer. A 16-byte vector
-is four (float64: two) words.
+A *word* is what a register holds as loaded: one float32 or float64, or two 16-bit floats in an integer. A 16-byte
+vector is four (float64: two) words.
 """
 
 from collections.abc import Callable

@@ -70,7 +70,16 @@ class Row(NamedTuple):
 def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
     """Every plan there is for values of a size, in the order of the lanes' lengths."""
     span = 32 * MOST_VALUES[itemsize]
-    lengths = (16 // itemsize, 2 * 16 // itemsize, 32 * 16 // itemsize, span, 16 * span, 32 * span, 48 * span, 128 * span)
+    lengths = (
+        16 // itemsize,
+        2 * 16 // itemsize,
+        32 * 16 // itemsize,
+        span,
+        16 * span,
+        32 * span,
+        48 * span,
+        128 * span,
+    )
     seen = set()
     for lean in (True, False):
         for aligned, side_by_side in ((True, True), (False, True), (False, False)):
@@ -105,7 +114,9 @@ def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
         )
 
 
-def specimens(arch: str, dtypes: list[str], operations: list[str], sweeps: list[str], thorough: bool) -> Iterator[Specimen]:
+def specimens(
+    arch: str, dtypes: list[str], operations: list[str], sweeps: list[str], thorough: bool
+) -> Iterator[Specimen]:
     """The kernels of an architecture; ``thorough`` ones with masks and temperatures too."""
     device = DEVICES[arch]
     for operation in OPERATIONS:
@@ -152,7 +163,22 @@ def compiled(job: tuple[Specimen, str]) -> Row:
     )
 
 
-HEAD = ("operation", "dtype", "kernel", "access", "arch", "threads", "regs", "spill", "shared", "ld16", "st16", "ld", "calls", "")
+HEAD = (
+    "operation",
+    "dtype",
+    "kernel",
+    "access",
+    "arch",
+    "threads",
+    "regs",
+    "spill",
+    "shared",
+    "ld16",
+    "st16",
+    "ld",
+    "calls",
+    "",
+)
 
 
 def line(row: Row) -> tuple[str, ...]:

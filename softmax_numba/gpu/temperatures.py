@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,14 @@ BLOCK = 128
 
 
 @functools.cache
-def temper(source: str, kind: Any) -> Callable:
-    """The kernel that reads temperatures of dtype ``source``, for lanes computed in ``kind``.
+def temper(source: str, computes: str) -> Callable:
+    """The kernel that reads temperatures of dtype ``source``, for lanes computed in dtype ``computes``.
 
     In float64, whatever the lanes compute in: 1 / T and T ln 2 are rounded once. What is not positive and finite
     cannot be reported without waiting for the device; its lane becomes NaN, as does one whose T ln 2 has no two parts
     in float32.
     """
+    kind = np.float32 if computes == "float32" else np.float64
     load, store, size = reader(source), STORAGES[np.dtype(kind).name].store, np.dtype(kind).itemsize
     ln2, ln2_low, log2_e, nan = math.log(2), LN2_LOW, math.log2(math.e), np.float64(np.nan)
     least, most = (1e-30, 1e30) if kind is np.float32 else (0.0, float(np.finfo(np.float64).max))

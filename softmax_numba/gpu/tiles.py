@@ -1,12 +1,12 @@
 """Tiles: what the threads of a warp hold of a lane at a time, in registers, and how it gets there and back.
 
-A tile is ``vectors`` 16-byte vectors a thread. Value c of vector j of thread t is value ``(j * threads + t) * V + c`` of
-the tile, V values a vector: where a value is held depends on its place in the lane and on nothing else, so that sums have
-the same bits wherever the lane lies. The three ways into memory:
+A tile is ``vectors`` 16-byte vectors a thread. Value c of vector j of thread t is value ``(j * threads + t) * V + c``
+of the tile, V values a vector: where a value is held depends on its place in the lane and on nothing else, so that sums
+have the same bits wherever the lane lies. The three ways into memory:
 
     vectors    the lane begins at a multiple of 16 bytes: a thread's vectors are memory's
-    realigned  it does not, as in every other row of an odd length: aligned vectors are loaded all the same and put right
-               by shuffles between neighbouring threads, by one or two words at a time
+    realigned  it does not, as in every other row of an odd length: aligned vectors are loaded all the same and put
+               right by shuffles between neighbouring threads, a word at a time
     elements   its values lie apart: one by one
 
 A vector that sticks out of the lane, at either end, is accessed one by one: no byte beside the lane is touched.
