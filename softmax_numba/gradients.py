@@ -137,6 +137,9 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
 
 def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:
     one_device(y=y, dy=dy, temperature=temperature, out=out)
+    on_gpu = interop.gpu(y, "gradients")
+    if on_gpu is not None:
+        return on_gpu.vjp(backward.name, y, dy, axis, temperature, out)
     if isinstance(y, np.ma.MaskedArray):  # masked-out entries have no gradient
         y = filled(y, 0.0 if backward is SOFTMAX_VJP else -np.inf)
     if isinstance(dy, np.ma.MaskedArray):

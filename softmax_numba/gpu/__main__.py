@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import get_args
 
 from softmax_numba.gpu import table
-from softmax_numba.gpu.lane import OPERATIONS
 from softmax_numba.gpu.plan import Sweep
 from softmax_numba.gpu.storage import STORAGES
 
@@ -16,10 +15,9 @@ from softmax_numba.gpu.storage import STORAGES
 def main(arguments: list[str] | None = None) -> int:
     """Prints the table; 1 if a kernel is at fault."""
     parser = argparse.ArgumentParser(prog="python -m softmax_numba.gpu", description=__doc__)
-    operations = [operation.name for operation in OPERATIONS]
     parser.add_argument("--arch", nargs="+", choices=table.DEVICES, default=["sm_80", "sm_90"])
     parser.add_argument("--dtype", nargs="+", choices=STORAGES, default=list(STORAGES))
-    parser.add_argument("--operation", nargs="+", choices=operations, default=operations)
+    parser.add_argument("--operation", nargs="+", choices=table.NAMES, default=list(table.NAMES))
     parser.add_argument("--sweep", nargs="+", choices=get_args(Sweep), default=list(get_args(Sweep)))
     parser.add_argument("--masks", action="store_true", help="with a mask and temperatures too")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
@@ -29,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         for arch in how.arch
         for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks)
     ]
-    form = "{:12} {:9} {:20} {:10} {:6} {:>7} {:>5} {:>5} {:>6} {:>5} {:>5} {:>4} {:>5} {}"
+    form = "{:15} {:9} {:20} {:10} {:6} {:>7} {:>5} {:>5} {:>6} {:>5} {:>5} {:>4} {:>5} {}"
     print(form.format(*table.HEAD))
     wrong = 0
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from softmax_numba.lanes import lane_shape, reduced_axes, split
 
 _BY_NAME = {operation.name: operation for operation in OPERATIONS}
 _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
-_KINDS = {"float32": np.float32, "float64": np.float64}
+KINDS = {"float32": np.float32, "float64": np.float64}
 
 
 class Room:
@@ -65,9 +65,9 @@ def general(
     room = Room(values, arrays.library(x, values))
     target = None if out is None else checked_out(out, shape, result, values.device)
     mask = None if where is None else _mask(where, values, room)
-    heat = None if temperature is None else _heat(temperature, lane_shape(values.shape, axes), values, room)
+    heat = None if temperature is None else checked_heat(temperature, lane_shape(values.shape, axes), values, room)
     answer, made = target, out
-    if target is None or not _may_write(values, target, operation.one_number):
+    if target is None or not may_write(values, target, operation.one_number):
         made = room.maker.empty(shape, result)
         answer = arrays.take(made, "out")
     elif mask is not None and mask.overlaps(target):
@@ -97,18 +97,18 @@ def checked_out(out: Any, shape: tuple[int, ...], name: str, device: int) -> Gpu
         raise TypeError(f"out has dtype {target.name}; the result has dtype {name}")
     if not target.writable:
         raise ValueError(f"out is read-only (shape {target.shape}, dtype {target.name}); it must be writable")
-    _same_device(device, "out", target)
+    same_device(device, "out", target)
     return target
 
 
-def _same_device(device: int, name: str, array: GpuArray) -> None:
+def same_device(device: int, name: str, array: GpuArray) -> None:
     if array.device != device:
         raise ValueError(
             f"all arrays of a call must be on one device; x is on GPU {device}, {name} on GPU {array.device}"
         )
 
 
-def _may_write(values: GpuArray, target: GpuArray, one_number: bool) -> bool:
+def may_write(values: GpuArray, target: GpuArray, one_number: bool) -> bool:
     """Whether kernels may write to ``target`` while they read ``values``: no overlap, or the same places."""
     if any(n > 1 and s == 0 for n, s in zip(target.shape, target.strides, strict=True)):
         return False
@@ -128,7 +128,7 @@ def _mask(where: Any, values: GpuArray, room: Room) -> GpuArray:
         raise ValueError(f"where has shape {mask.shape}, which cannot be broadcast to x's {values.shape}") from None
 
 
-def _heat(temperature: Any, lanes: tuple[int, ...], values: GpuArray, room: Room) -> GpuArray | float | None:
+def checked_heat(temperature: Any, lanes: tuple[int, ...], values: GpuArray, room: Room) -> GpuArray | float | None:
     """A number, one for each lane on the device, or None where all are 1."""
     if not hasattr(temperature, "__cuda_array_interface__") and not hasattr(temperature, "__dlpack_device__"):
         checked = checked_temperature(temperature, lanes)  # numbers and lists
@@ -150,7 +150,7 @@ def _on_device(value: Any, name: str, dtype: Any, values: GpuArray, room: Room) 
     """An array on x's device; what lies on none (a list) is put there."""
     if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack_device__"):
         array = arrays.take(value, name)
-        _same_device(values.device, name, array)
+        same_device(values.device, name, array)
         return array
     given = np.ascontiguousarray(value)
     if dtype is np.float64:
@@ -213,17 +213,17 @@ def _sweep(
         # C-ordered with the lanes inside: two strides tell any of them.
         first = [a for a in range(values.ndim) if a not in axes]
         places = (*first, *axes)
-        values = room.copied(_transposed(values, places), values.name)
-        fresh = room.new(_transposed(answer, places).shape, answer.name)
-        mask = None if mask is None else room.copied(_transposed(mask, places), "bool")
-        heat = room.copied(_transposed(heat, places), heat.name) if isinstance(heat, GpuArray) else heat
+        values = room.copied(transposed(values, places), values.name)
+        fresh = room.new(transposed(answer, places).shape, answer.name)
+        mask = None if mask is None else room.copied(transposed(mask, places), "bool")
+        heat = room.copied(transposed(heat, places), heat.name) if isinstance(heat, GpuArray) else heat
         _sweep(operation, values, tuple(range(len(first), values.ndim)), mask, heat, fresh, room)
-        kernels.copy(fresh, _transposed(answer, places), room.place)
+        kernels.copy(fresh, transposed(answer, places), room.place)
         return
-    kind = _KINDS[compute_name(values.name, values.name)]
+    kind = KINDS[compute_name(values.name, values.name)]
     scale = scale_of(heat if isinstance(heat, float) else 1.0, kind)
     kernels.sweep(operation, lanes, values, answer, mask, heat if isinstance(heat, GpuArray) else None, scale, room)
 
 
-def _transposed(array: GpuArray, order: tuple[int, ...]) -> GpuArray:
+def transposed(array: GpuArray, order: tuple[int, ...]) -> GpuArray:
     return array._replace(shape=tuple(array.shape[a] for a in order), strides=tuple(array.strides[a] for a in order))

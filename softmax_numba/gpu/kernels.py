@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures
+from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures, vjp
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.arrays import GpuArray, contiguous
 from softmax_numba.gpu.columns import ColumnShape
@@ -139,6 +139,50 @@ def sweep(
         a,
         scale,
     )
+
+
+def backward_kernel(name: str, shape: vjp.Shape) -> Kernel:
+    """One of the kernels of the ways back."""
+    kind = np.dtype(STORAGES[shape.storage].kind).name
+    return Kernel(vjp.MAKERS[name](shape), (f"vjp {name}", *shape), kind, Arguments)
+
+
+def backward(
+    name: str,
+    lanes: Lanes,
+    y: GpuArray,
+    answer: GpuArray,
+    dy: GpuArray,
+    heat: GpuArray | None,
+    scale: Scale,
+    room: "Room",
+) -> None:
+    """Queues what fills ``answer``; ``lanes.steps`` holds the strides of y, answer, dy and temperatures."""
+    arrays, steps = (y, answer, dy), lanes.steps
+    places = [array.address for array in arrays] + [step for outer, inner, _ in steps[:3] for step in (outer, inner)]
+    count = lanes.outer * lanes.inner
+    how = plan(
+        count,
+        lanes.length,
+        itemsize=y.itemsize,
+        side_by_side=lanes.length == 1 or all(step == y.itemsize for _, _, step in steps[:3]),
+        aligned=all(place % 16 == 0 for place in places),
+        lean=False,
+        one_number=False,
+        neighbours=1,
+        device=launch.device(room.place.device),
+        inputs=2,
+    )
+    shape = vjp.Shape(vjp.BACKWARD[name], y.name, how.vectors, how.threads, how.access, heat is not None)
+    kind: np.dtype = np.dtype(STORAGES[y.name].kind)
+    a = Arguments(
+        *(y.address, answer.address, dy.address, 0, 0),
+        *(count, lanes.inner, lanes.length, how.segments, how.tiles, how.blocks),
+        *(step for array in steps[:3] for step in array),
+    )
+    if heat is not None:
+        a = a._replace(heats=_scales(heat, steps[3], lanes, kind, room))
+    launch.run(backward_kernel(how.sweep, shape), Launch(how.grid(count), how.block, how.shared), room.place, a, scale)
 
 
 def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.dtype, room: "Room") -> int:

@@ -80,6 +80,7 @@ def plan(
     one_number: bool,
     neighbours: int,
     device: Device,
+    inputs: int = 1,
 ) -> Plan:
     """The plan for ``lanes`` lanes of ``length`` values.
 
@@ -102,14 +103,16 @@ def plan(
         every value of the first of them.
     device : Device
         Where it runs.
+    inputs : int, default 1
+        How many arrays are read; two are held in the registers of one, and are read twice where a block has too few.
     """
     width = VECTOR // itemsize
-    if neighbours >= FEWEST_COLUMNS and not side_by_side:
+    if neighbours >= FEWEST_COLUMNS and not side_by_side and inputs == 1:
         across = width if aligned else 1
         access: Access = "vectors" if aligned else "elements"
         return Plan("columns", access, 1, across, COLUMN_BLOCK, -(-neighbours // (WARP * across)), 1, 1, 0)
     threads = min(WARP, _power(-(-length // width)))
-    vectors = min(_power(-(-length // (threads * width))), MOST_VALUES[itemsize] // width)
+    vectors = min(_power(-(-length // (threads * width))), MOST_VALUES[itemsize] // (width * inputs))
     span = threads * vectors * width
     access = "elements" if not side_by_side else "vectors" if aligned else "realigned"
     if threads < WARP and access == "realigned":
@@ -121,11 +124,13 @@ def plan(
     segments = -(-length // (span * tiles))
     lightest = lean and access == "vectors" and itemsize < 8
     most_warps = MOST_WARPS_IN_64 if lightest else MOST_WARPS
-    few = lanes < FEW_LANES * device.multiprocessors
+    few = inputs == 1 and lanes < FEW_LANES * device.multiprocessors
     if segments <= most_warps and not (few and segments > MOST_WARPS):
         return Plan("block", access, vectors, threads, WARP * segments, 1, segments, 1, 0)
     number = 8 if itemsize == 8 else 4
     list_bytes = 4 * number * segments
+    if inputs > 1:
+        return Plan("online", access, vectors, threads, SHARE, 1, segments, tiles, list_bytes)
     if few:
         warps = SHARE // WARP
         return Plan("split", access, vectors, threads, SHARE, -(-segments // warps), segments, tiles, 0)

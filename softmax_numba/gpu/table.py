@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from softmax_numba.gpu import launch, seam
-from softmax_numba.gpu.kernels import kernel, shape_of
-from softmax_numba.gpu.lane import OPERATIONS, Operation
+from softmax_numba.gpu import launch, seam, vjp
+from softmax_numba.gpu.kernels import backward_kernel, kernel, shape_of
+from softmax_numba.gpu.lane import LOGSUMEXP, OPERATIONS
 from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, plan
 from softmax_numba.gpu.storage import STORAGES
+from softmax_numba.gpu.vjp import BACKWARD
 
 # Properties of the smallest device of an architecture that plans ask for.
 DEVICES = {
@@ -23,12 +24,14 @@ DEVICES = {
     "sm_90": Device("sm_90", 132, 232448, True),
 }
 MANY = 10**6  # lanes
+BY_NAME = {operation.name: operation for operation in OPERATIONS}
+NAMES = (*BY_NAME, *BACKWARD)
 
 
 class Specimen(NamedTuple):
     """One kernel to compile."""
 
-    operation: Operation
+    operation: str
     dtype: str
     plan: Plan
     kernel: str
@@ -59,7 +62,7 @@ class Row(NamedTuple):
         vectors = self.specimen.plan.access != "elements"
         if vectors and not self.loads and self.specimen.kernel != "finish":
             found.append("no 16-byte load")
-        writes = not self.specimen.operation.one_number and self.specimen.kernel != "survey"
+        writes = self.specimen.operation != LOGSUMEXP.name and self.specimen.kernel != "survey"
         if vectors and writes and not self.stores:
             found.append("no 16-byte store")
         if self.wide and self.specimen.dtype != "float64":
@@ -67,7 +70,7 @@ class Row(NamedTuple):
         return found
 
 
-def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
+def _plans(itemsize: int, one_number: bool, device: Device, inputs: int) -> Iterator[Plan]:
     """Every plan there is for values of a size, in the order of the lanes' lengths."""
     span = 32 * MOST_VALUES[itemsize]
     lengths = (
@@ -81,7 +84,7 @@ def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
         128 * span,
     )
     seen = set()
-    for lean in (True, False):
+    for lean in (True,) if inputs == 1 else (False,):
         for aligned, side_by_side in ((True, True), (False, True), (False, False)):
             for lanes in (MANY, 1):
                 for length in (*lengths, 1200 * span):
@@ -95,11 +98,14 @@ def _plans(itemsize: int, one_number: bool, device: Device) -> Iterator[Plan]:
                         one_number=one_number,
                         neighbours=1,
                         device=device,
+                        inputs=inputs,
                     )
                     compiled = (found.sweep, found.access, found.vectors, found.threads, launch.bound(found.block))
-                    if compiled not in seen and lean:
+                    if compiled not in seen:
                         seen.add(compiled)
                         yield found
+    if inputs > 1:
+        return
     for aligned in (True, False):
         yield plan(
             MANY,
@@ -119,26 +125,31 @@ def specimens(
 ) -> Iterator[Specimen]:
     """The kernels of an architecture; ``thorough`` ones with masks and temperatures too."""
     device = DEVICES[arch]
-    for operation in OPERATIONS:
-        if operation.name not in operations:
-            continue
+    for name in operations:
+        inputs = 2 if name in BACKWARD else 1
         for dtype in dtypes:
-            for found in _plans(STORAGES[dtype].itemsize, operation.one_number, device):
+            for found in _plans(STORAGES[dtype].itemsize, name == LOGSUMEXP.name, device, inputs):
                 if found.sweep not in sweeps:
                     continue
-                names = ("survey", "finish") if found.sweep == "split" else (found.sweep,)
-                for name in names:
-                    yield Specimen(operation, dtype, found, name, False, False)
+                for kernel_name in ("survey", "finish") if found.sweep == "split" else (found.sweep,):
+                    yield Specimen(name, dtype, found, kernel_name, False, False)
                     # A plan for lanes with more to hold has no blocks of 1024.
                     if thorough and launch.bound(found.block) < 1024:
-                        yield Specimen(operation, dtype, found, name, True, True)
+                        yield Specimen(name, dtype, found, kernel_name, inputs == 1, True)
+
+
+def _kernel(specimen: Specimen) -> launch.Kernel:
+    name, dtype, found, kernel_name, masked, heated = specimen
+    if name in BACKWARD:
+        shape = vjp.Shape(BACKWARD[name], dtype, found.vectors, found.threads, found.access, heated)
+        return backward_kernel(kernel_name, shape)
+    return kernel(kernel_name, shape_of(BY_NAME[name], dtype, found, masked, heated))
 
 
 def compiled(job: tuple[Specimen, str]) -> Row:
     """Compiles a kernel for an architecture and reads its PTX and the assembler's log."""
     specimen, arch = job
-    shape = shape_of(specimen.operation, specimen.dtype, specimen.plan, specimen.masked, specimen.heated)
-    made = kernel(specimen.kernel, shape)
+    made = _kernel(specimen)
     threads = launch.bound(specimen.plan.block)
     code = seam.compiled(made.function, launch.signature(made), arch, threads)
 
@@ -184,6 +195,6 @@ HEAD = (
 def line(row: Row) -> tuple[str, ...]:
     """A row of the table as text."""
     s = row.specimen
-    name = f"{s.kernel}/{s.plan.vectors}x{s.plan.threads}" + ("+mask+T" if s.masked else "")
+    name = f"{s.kernel}/{s.plan.vectors}x{s.plan.threads}" + ("+mask" if s.masked else "") + ("+T" if s.heated else "")
     numbers = (row.threads, row.registers, row.spilled, row.shared, row.loads, row.stores, row.single_loads, row.calls)
-    return (s.operation.name, s.dtype, name, s.plan.access, row.arch, *map(str, numbers), "; ".join(row.faults))
+    return (s.operation, s.dtype, name, s.plan.access, row.arch, *map(str, numbers), "; ".join(row.faults))
