@@ -20,6 +20,7 @@ def test_long_lanes(name, offset):
         (FEW, ["survey", "finish"]),
         (MANY, ["online"] if name == "logsumexp" else ["shared"]),
         ({**MANY, "shared": 2000}, ["online"]),
+        ({**MANY, "shared": 2000, "clusters": True}, ["online"] if name == "logsumexp" else ["cluster"]),
     ):
         with Watched(**device) as kernels:
             bits.append(call(name, on_gpu(x, offset * 8)))

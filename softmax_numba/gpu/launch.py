@@ -75,7 +75,7 @@ def bound(block: int) -> int:
 def run(kernel: Kernel, how: Launch, place: Place, *tuples: tuple[Any, ...]) -> None:
     """Queues a kernel on a stream; its arguments are ``tuples`` of numbers."""
     if seam.SIMULATED:
-        seam.simulate(kernel.function, how.grid, how.block, how.shared, tuples)
+        seam.simulate(kernel.function, how.grid, how.block, how.shared, how.cluster, tuples)
         return
     from cuda.core import launch
 

@@ -113,6 +113,6 @@ def compiled(kernel: Callable, signature: Any, arch: str, threads: int) -> Compi
     return Compiled(found[1], ptx, bytes(linked.code), linker.get_info_log())
 
 
-def simulate(kernel: Callable, grid: int, block: int, shared: int, arguments: tuple[Any, ...]) -> None:
+def simulate(kernel: Callable, grid: int, block: int, shared: int, cluster: int, arguments: tuple[Any, ...]) -> None:
     """Runs a kernel in Numba's simulator."""
-    _cuda.jit(operations.quiet(kernel))[grid, block, 0, shared](*arguments)
+    operations.launched(kernel, grid, block, shared, cluster, arguments)

@@ -1,12 +1,14 @@
 """What Numba's simulator lacks, on the host: memory by address, shuffles, fused multiply-add, 16-bit floats.
 
 A thread of the simulator is a thread of Python. The 32 of a warp exchange their values at a barrier, as the hardware
-does; clusters do not exist (one block runs after the other), so that no plan of a simulated device asks for one.
+does. The simulator runs one block after the other; a cluster is one block of all the threads of its blocks, each of
+which is told the place that it would have.
 """
 
 import ctypes
 import ctypes.util
 import functools
+import sys
 import threading
 from typing import Any
 
@@ -19,13 +21,51 @@ _MATH.fma.argtypes, _MATH.fma.restype = [ctypes.c_double] * 3, ctypes.c_double
 
 
 class _Cuda:
-    """The simulator's module of the running kernel, whoever asks."""
+    """The simulator's module of the running kernel, whoever asks; in a cluster, as a block of it sees it."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(simulator._get_kernel_context(), name)
+        block = threading.current_thread()._manager
+        found = getattr(simulator._get_kernel_context(), name)
+        if block.cluster == 1 or name not in ("threadIdx", "blockIdx", "blockDim", "shared"):
+            return found
+        threads = block._block_dim[0] // block.cluster
+        if name == "threadIdx":
+            return simulator.Dim3(found.x % threads, 0, 0)
+        if name == "blockIdx":
+            return simulator.Dim3(found.x * block.cluster + cluster_rank(), 0, 0)
+        return simulator.Dim3(threads, 1, 1) if name == "blockDim" else _Shared
 
 
 cuda = _Cuda()
+
+
+class _Shared:
+    """The shared memory of a block of a cluster."""
+
+    @staticmethod
+    def array(size, kind):
+        block, line = threading.current_thread()._manager, sys._getframe(1).f_lineno
+        with _LOCK:
+            found = block.shared.setdefault((cluster_rank(), line), np.zeros(size, kind))
+            block.lines[id(found)] = line
+        return found
+
+
+_LOCK = threading.Lock()
+
+
+def cluster_rank():
+    me = threading.current_thread()
+    return me.thread_id // (me._manager._block_dim[0] // me._manager.cluster)
+
+
+def cluster_sync():
+    threading.current_thread().syncthreads()
+
+
+def store_in_cluster(shared, index, rank, value):
+    block = threading.current_thread()._manager
+    block.shared[rank, block.lines[id(shared)]][index] = value
 
 
 def quiet(kernel):
@@ -37,6 +77,16 @@ def quiet(kernel):
             kernel(*arguments)
 
     return run
+
+
+def launched(kernel, grid, block, shared, cluster, arguments):
+    """Runs a kernel; the grid counts blocks, not clusters."""
+    _Block.cluster = cluster
+    try:
+        simulated = simulator.FakeCUDAKernel(quiet(kernel), device=False)
+        simulated[grid // cluster, block * cluster, 0, shared](*arguments)
+    finally:
+        _Block.cluster = 1
 
 
 def fma(a, b, c):
@@ -95,9 +145,11 @@ class _Thread(simulator.BlockThread):
 class _Block(simulator.BlockManager):
     """The simulator's own looks at all its threads all the time, which leaves them little of the interpreter."""
 
+    cluster = 1  # how many blocks this one stands for
+
     def run(self, grid_point, *arguments):
         count = int(np.prod(self._block_dim))
-        self.barrier = threading.Barrier(count)
+        self.barrier, self.shared, self.lines = threading.Barrier(count), {}, {}
         self.warps = [(threading.Barrier(min(32, count - first)), [None] * 64) for first in range(0, count, 32)]
         points = np.ndindex(*self._block_dim)
         threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
@@ -206,13 +258,3 @@ def _bfloat(x):
 
 def of_bfloats(low, high):
     return np.uint32(_bfloat(low) | _bfloat(high) << 16)
-
-
-# --- clusters ---------------------------------------------------------------------------
-
-
-def _no_clusters(*arguments):
-    raise NotImplementedError("the simulator runs blocks one after the other")
-
-
-cluster_rank = cluster_sync = store_in_cluster = _no_clusters
