@@ -24,13 +24,16 @@ def softmax(
     x : array_like
         float16, bfloat16 (ml_dtypes), float32 or float64; integers, bool, numbers and lists count as float64. NumPy
         arrays of any strides and byte order, PyTorch CPU tensors, anything with ``__dlpack__`` on the CPU. The mask
-        of a NumPy masked array counts as ``where=~mask``.
+        of a NumPy masked array counts as ``where=~mask``. With the extra ``cuda``, arrays on an NVIDIA GPU: CuPy's,
+        PyTorch's, Numba's, anything with ``__cuda_array_interface__`` or ``__dlpack__``; all of a call's are there.
     axis : int, tuple of ints or None, default -1
         Along which axis the values form one distribution; several axes are taken together, None takes all.
     where : array_like of bool, broadcastable to x, optional
         Entries that take part. The others get probability 0 and are never looked at, be they NaN or inf.
     temperature : float or array_like, default 1.0
-        T, positive and finite; an array is broadcast against the lanes (length 1 along ``axis``).
+        T, positive and finite; an array is broadcast against the lanes (length 1 along ``axis``). Of an array on a
+        GPU, what is neither cannot be reported without waiting: those lanes are NaN (and beyond 1e-30 to 1e30 where
+        the computation is in float32).
     dtype : dtype, optional
         Type of the result: float16, bfloat16, float32 or float64. Default: as x, float64 for integers. The
         computation is at least as wide as both.
@@ -46,7 +49,7 @@ def softmax(
     Raises
     ------
     TypeError
-        If a dtype is not one of the above, or an array is on a GPU.
+        If a dtype is not one of the above, or an array is on a GPU and no GPU can be used.
     ValueError
         If ``temperature`` is not positive and finite, a shape does not fit, or ``out`` is read-only.
     numpy.exceptions.AxisError

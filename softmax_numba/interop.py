@@ -114,7 +114,9 @@ def _gpu_installed() -> bool:
 
 
 def _needs() -> str:
-    return _NEEDS_DRIVER if _gpu_installed() else _NEEDS_CUDA
+    if not _gpu_installed():
+        return _NEEDS_CUDA
+    return "this function takes arrays of the CPU only" if _gpu_usable() else _NEEDS_DRIVER
 
 
 @functools.cache

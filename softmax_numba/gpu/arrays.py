@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_numba.dtypes import dtype_of
+from softmax_numba.gpu import seam
 
 _CUDA = (2, 13)  # kDLCUDA and kDLCUDAManaged in dlpack.h
 
@@ -192,11 +193,10 @@ def _cupy() -> Library:
 
 
 def _numba_empty(shape: tuple[int, ...], name: str) -> Any:
-    from numba import cuda  # the extra's own package: an array that names no maker gets Numba's
-
+    """For arrays whose library makes none that anybody could ask for."""
     if name == "bfloat16":
-        raise TypeError("__cuda_array_interface__ cannot carry bfloat16; use torch tensors or DLPack")
-    return cuda.device_array(shape or (1,), dtype_of(name)).reshape(shape) if shape else cuda.device_array((), name)
+        raise TypeError("__cuda_array_interface__ cannot carry bfloat16; pass a torch tensor or an array with DLPack")
+    return seam.device_array(shape, np.dtype(name))
 
 
 # --- DLPack -----------------------------------------------------------------------------

@@ -4,7 +4,8 @@ A *part* is what some values of a lane come to: the largest, the sum of the expo
 so that its rounding errors are kept), and how often the largest occurs. Where an operation counts the largest instead
 of adding it (log_softmax, logsumexp), the sum is that of the rest and log1p sees its last digits.
 
-Parts are merged in an order that the lane's length fixes. Merging is commutative to the bit.
+Parts are merged in an order that the lane's length fixes. Merging is commutative to the bit. No product is left to be
+added to something: the compiler would fuse the two in one kernel and not in the next, and their bits would differ.
 """
 
 import functools
@@ -87,7 +88,7 @@ def lane(operation: Operation, kind: Any) -> Lane:
         if part.top != peak:
             first, second = weight(part.top, peak, scale)
             if counts_ties and part.top > -infinity:
-                low += ties * relative(part.top, reference(part.top, scale), scale)
+                low = fma(ties, relative(part.top, reference(part.top, scale), scale), low)
                 high, low = two_sum(high, low)
             high, low, ties = high * first * second, low * first * second, zero
         return Part(peak, high, low, ties)
@@ -106,8 +107,8 @@ def lane(operation: Operation, kind: Any) -> Lane:
             """log_softmax and logsumexp."""
             peak = part.top
             unit = relative(peak, reference(peak, scale), scale)
-            rest = (part.high + part.low) * reciprocal(unit)
-            log_sum = kind(math.log1p((part.ties - one) + rest))
+            rest = fma(part.high + part.low, reciprocal(unit), part.ties - one)
+            log_sum = kind(math.log1p(rest))
             result = peak + log_sum
             if peak == infinity or peak == -infinity:
                 log_sum, result = nan, peak + (part.high + part.low)
@@ -116,7 +117,7 @@ def lane(operation: Operation, kind: Any) -> Lane:
         @device
         def map_value(x, settled, first, second, scale):
             """Subtracting the maximum first is exact where it matters, near 0."""
-            return (x - settled.peak) * scale.inverse - settled.log_sum
+            return fma(x - settled.peak, scale.inverse, -settled.log_sum)
 
     else:
 
@@ -125,7 +126,7 @@ def lane(operation: Operation, kind: Any) -> Lane:
             """softmax: 1 / sum, NaN where there is nothing but -inf."""
             high, low = part.high, part.low
             inverse = reciprocal(high)
-            inverse = fma(inverse, fma(-high, inverse, one) - low * inverse, inverse)
+            inverse = fma(inverse, fma(-low, inverse, fma(-high, inverse, one)), inverse)
             if part.top == -infinity:
                 inverse = nan
             return Settled(part.top, inverse, zero, zero)

@@ -92,14 +92,24 @@ def upload(given: np.ndarray, address: int, place: Place) -> None:
     from cuda.bindings import driver
 
     with _current(place.device):
-        driver.cuMemcpyHtoDAsync(address, given.ctypes.data, given.nbytes, place.stream)
+        _checked(driver.cuMemcpyHtoDAsync(address, given.ctypes.data, given.nbytes, place.stream))
+
+
+def _checked(answer: tuple[Any, ...]) -> None:
+    """Raises RuntimeError if the driver reports an error."""
+    from cuda.bindings import driver
+
+    if answer[0] != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"the CUDA driver reports {answer[0]!r}")
 
 
 @functools.lru_cache(maxsize=256)
 def _stream(handle: int) -> Any:
-    from cuda.core import Stream
+    from cuda.core import LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM, Stream
 
-    return Stream.from_handle(handle)
+    # What CUDA calls its default streams: 0 and 1 are the same, 2 is a thread's own.
+    default = {0: LEGACY_DEFAULT_STREAM, 1: LEGACY_DEFAULT_STREAM, 2: PER_THREAD_DEFAULT_STREAM}
+    return default[handle] if handle in default else Stream.from_handle(handle)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -144,7 +154,7 @@ def _loaded(kernel: Kernel, threads: int, number: int) -> Any:
         ready = ObjectCode.from_cubin(cubin).get_kernel(name)
         opt_in = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
         static = ready.attributes.shared_size_bytes
-        driver.cuKernelSetAttribute(opt_in, properties.shared - static, ready.handle, driver.CUdevice(number))
+        _checked(driver.cuKernelSetAttribute(opt_in, properties.shared - static, ready.handle, driver.CUdevice(number)))
         _LOADED[kernel.key, threads, number] = ready
     return ready
 

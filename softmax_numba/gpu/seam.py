@@ -113,6 +113,11 @@ def compiled(kernel: Callable, signature: Any, arch: str, threads: int) -> Compi
     return Compiled(found[1], ptx, bytes(linked.code), linker.get_info_log())
 
 
+def device_array(shape: tuple[int, ...], dtype: Any) -> Any:
+    """A device array of Numba's."""
+    return _cuda.device_array(shape, dtype)
+
+
 def simulate(kernel: Callable, grid: int, block: int, shared: int, cluster: int, arguments: tuple[Any, ...]) -> None:
     """Runs a kernel in Numba's simulator."""
     operations.launched(kernel, grid, block, shared, cluster, arguments)

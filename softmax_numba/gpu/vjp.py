@@ -80,7 +80,7 @@ def _steps(shape: Shape) -> Steps:
             if after_softmax:
                 if y == nothing:
                     y = zero
-                term = y * dy
+                term = fma(y, dy, zero)  # a product could be fused with the sum
                 low += fma(y, dy, -term)
             else:
                 term = dy
@@ -123,7 +123,7 @@ def _steps(shape: Shape) -> Steps:
             if after_softmax:
                 value = fma(y, dys[k] - whole, zero) * scale.inverse
             else:
-                value = (dys[k] - relative(y, ref, natural) * unit * whole) * scale.inverse
+                value = fma(-(relative(y, ref, natural) * unit), whole, dys[k]) * scale.inverse
             if y == gone:
                 value = zero
             ys[k] = value
