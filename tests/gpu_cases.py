@@ -4,7 +4,7 @@ import numpy as np
 from oracle import BFLOAT16
 
 import softmax_numba
-from softmax_numba.gpu import launch
+from softmax_numba.gpu import launch, plan
 from softmax_numba.gpu.plan import H100
 
 
@@ -79,14 +79,22 @@ def call(name, x, axis=-1, **how):
 
 
 class Watched:
-    """A simulated device on which the kernels that run are noted: ``with Watched() as kernels: ...``."""
+    """A simulated device on which the kernels that run are noted: ``with Watched() as kernels: ...``.
 
-    def __init__(self, **properties):
+    With ``warps`` a block has no more than so many: what takes long lanes then takes short ones, as they are simulated.
+    """
+
+    def __init__(self, warps=None, **properties):
+        self.warps = warps
         self.device = H100._replace(**{"clusters": False, **properties})
         self.kernels = []
 
     def __enter__(self):
         self.before = launch.device, launch.run
+        self.most = plan.MOST_WARPS, plan.MOST_WARPS_IN_64
+        if self.warps is not None:
+            plan.MOST_WARPS = plan.MOST_WARPS_IN_64 = self.warps
+            plan.plan.cache_clear()
 
         def run(kernel, how, place, *numbers):
             self.kernels.append(kernel.key[0])
@@ -97,3 +105,5 @@ class Watched:
 
     def __exit__(self, *error):
         launch.device, launch.run = self.before
+        plan.MOST_WARPS, plan.MOST_WARPS_IN_64 = self.most
+        plan.plan.cache_clear()

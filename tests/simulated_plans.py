@@ -6,21 +6,21 @@ from gpu_cases import Gpu, Watched, call, on_gpu
 from grids import every_function, every_map, normal
 from oracle import BFLOAT16, assert_accurate, same_bits
 
-FEW = {"multiprocessors": 1000}  # any number of lanes is few
-MANY = {"multiprocessors": 0}
+FEW = {"multiprocessors": 1000, "warps": 2}  # any number of lanes is few
+MANY = {"multiprocessors": 0, "warps": 2}
 
 
 @every_function
 @pytest.mark.parametrize("offset", [0, 1])
 def test_long_lanes(name, offset):
     """Beyond a block's registers: split, in shared memory and online, aligned and not, all to the same bits."""
-    x = normal((1, 17 * 512 + 5), np.float64, scale=4.0)
+    x = normal((1, 5 * 512 + 5), np.float64, scale=4.0)
     bits = []
     for device, expected in (
         (FEW, ["survey", "finish"]),
         (MANY, ["online"] if name == "logsumexp" else ["shared"]),
-        ({**MANY, "shared": 2000}, ["online"]),
-        ({**MANY, "shared": 2000, "clusters": True}, ["online"] if name == "logsumexp" else ["cluster"]),
+        ({**MANY, "shared": 1000}, ["online"]),
+        ({**MANY, "shared": 1000, "clusters": True}, ["online"] if name == "logsumexp" else ["cluster"]),
     ):
         with Watched(**device) as kernels:
             bits.append(call(name, on_gpu(x, offset * 8)))
@@ -32,7 +32,7 @@ def test_long_lanes(name, offset):
 @every_map
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16])
 def test_shared_lanes_of_other_dtypes(name, dtype):
-    x = normal((1, 16 * 1024 + 3), dtype, scale=4.0)
+    x = normal((1, 3 * 1024 + 3), dtype, scale=4.0)
     with Watched(**MANY) as kernels:
         kept = call(name, on_gpu(x, 2 * np.dtype(dtype).itemsize))
     assert kernels == ["shared"]
@@ -88,8 +88,8 @@ def test_in_place(name, shape, axis):
 
 
 def test_in_place_where_lanes_are_read_twice():
-    x = normal((1, 17 * 512 + 5), np.float64)
-    for device in ({**MANY, "shared": 2000}, FEW):
+    x = normal((1, 3 * 512 + 5), np.float64)
+    for device in ({**MANY, "shared": 1000}, FEW):
         with Watched(**device):
             expected = call("softmax", on_gpu(x, 8))
             here = on_gpu(x, 8)

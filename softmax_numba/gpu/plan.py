@@ -122,7 +122,7 @@ def plan(
         return Plan(sweep, access, vectors, threads, SHORT_BLOCK, 1, 1, 1, 0)
     tiles = -(-length // (span * LONGEST_LIST))
     segments = -(-length // (span * tiles))
-    lightest = lean and access == "vectors" and itemsize < 8
+    lightest = lean and access == "vectors" and itemsize < 8 and not (one_number and itemsize == 2)
     most_warps = MOST_WARPS_IN_64 if lightest else MOST_WARPS
     few = inputs == 1 and lanes < FEW_LANES * device.multiprocessors
     if segments <= most_warps and not (few and segments > MOST_WARPS):
