@@ -134,7 +134,7 @@ def plan(
     if few:
         warps = SHARE // WARP
         return Plan("split", access, vectors, threads, SHARE, -(-segments // warps), segments, tiles, 0)
-    alone = ALONE if access != "elements" and itemsize < 8 else SHARE  # the others need more than 128 registers
+    alone = ALONE if access != "elements" and itemsize == 4 else SHARE  # the others need more than 128 registers
     kept = list_bytes + segments * span * itemsize
     if kept <= device.shared and not one_number:
         return Plan("shared", access, vectors, threads, alone, 1, segments, 1, kept)
