@@ -121,7 +121,7 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken):
 
 
 @every_kind
-def test_results_past_the_cache(kind, taken, small_caches):
+def test_results_past_the_cache(kind, taken):
     """Large gradients are streamed past the caches, to places that no line of memory begins at: in rows and columns."""
     for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0)):
         case = drawn(5, np.float32, shape, axis, kind, reduction="sum")

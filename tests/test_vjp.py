@@ -448,7 +448,7 @@ def test_the_arguments_stay_as_they_were(name, dtype):
 
 
 @every_map
-def test_both_ways_through_lanes_are_taken(name, monkeypatch, small_caches):
+def test_both_ways_through_lanes_are_taken(name, monkeypatch):
     """Rows and columns, by one thread and by two, within the caches and past them; a few rows in one compiled call."""
     found, body, run, small = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.small
 

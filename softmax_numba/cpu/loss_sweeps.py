@@ -164,7 +164,7 @@ def arranged(
     elif chosen.sweep == "short":
         units = short_tiles_of(outer, length, itemsize)
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
-    past_cache = gradient and is_past_cache(size, chosen.shares > 1)
+    past_cache = gradient and is_past_cache(size)
     kernel = Kernel(form, storage, targets, dense, gradient)
     return _Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
 

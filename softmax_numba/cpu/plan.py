@@ -28,9 +28,6 @@ WIDE_SHARE = 64
 FEWEST_SHORT = 64
 # From this size on streaming stores win, measured with a 32 MB last cache: 1.3x becomes 1.9x PyTorch's speed at 8 MB.
 PAST_CACHE_BYTES = 2**22
-# Where threads share out the work, their ordinary stores wait beside each other: up to this size streaming is slower,
-# by 1.0x to 1.2x in rows and 1.1x to 1.9x in columns (one thread: 1.2x to 1.6x faster).
-SHARED_PAST_CACHE_BYTES = 2**24
 
 
 def longest_short(itemsize: int) -> int:
@@ -38,9 +35,9 @@ def longest_short(itemsize: int) -> int:
     return 24 if itemsize == 8 else 32
 
 
-def is_past_cache(nbytes: int, many: bool) -> bool:
-    """Whether results of so many bytes, by one thread or many, are to be streamed past the caches."""
-    return nbytes >= (SHARED_PAST_CACHE_BYTES if many else PAST_CACHE_BYTES)
+def is_past_cache(nbytes: int) -> bool:
+    """Whether results of so many bytes are to be streamed past the caches."""
+    return nbytes >= PAST_CACHE_BYTES
 
 
 class Plan(NamedTuple):
@@ -86,7 +83,7 @@ def plan(
     lanes, blocks = outer * inner, -(-length // BLOCK)
     values = lanes * length
     many = threads > 1 and values >= PARALLEL_FROM
-    past_cache = not one_number and is_past_cache(values * itemsize, many)
+    past_cache = not one_number and is_past_cache(values * itemsize)
     if many and values >= LONG_FROM and lanes < 2 * threads and blocks >= 2 * threads:
         return Plan("long", min(blocks, SHARES * threads), past_cache)
     sweep: Literal["rows", "short", "blocks", "columns", "deep", "shallow"] = "rows" if length <= BLOCK else "blocks"

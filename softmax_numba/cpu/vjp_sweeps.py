@@ -98,7 +98,7 @@ def run(
         units = outer * vectors_across(inner, itemsize)
         shares = many * max(1, min(SHARES, units // (WIDE_SHARE * many)))
     shares = min(units, shares) if many > 1 else 1
-    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize, shares > 1)
+    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize)
     call = (_body(backward, columns, *names, tempered), y, dy, temperature, out, units, shares, past_cache)
     if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
         _caller(*names, tempered, False)(*call)
