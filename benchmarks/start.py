@@ -30,19 +30,21 @@ class Start:
         with tempfile.TemporaryDirectory() as folder:
             return spread([_seconds(_IMPORT, folder) for _ in range(_REPEATS)]).median
 
-    def track_first_call_without_cache(self, op):
+
+class FirstCall:
+    unit = "s"
+    timeout = 300
+    params = list(_CALLS)
+    param_names = ("op",)
+
+    def track_without_cache(self, op):
         figures = []
         for _ in range(min(3, _REPEATS)):
             with tempfile.TemporaryDirectory() as folder:
                 figures.append(_seconds(_FIRST.format(call=_CALLS[op]), folder))
         return spread(figures).median
 
-    def track_first_call_with_cache(self, op):
+    def track_with_cache(self, op):
         with tempfile.TemporaryDirectory() as folder:
             _seconds(_FIRST.format(call=_CALLS[op]), folder)
             return spread([_seconds(_FIRST.format(call=_CALLS[op]), folder) for _ in range(_REPEATS)]).median
-
-    for _function in (track_first_call_without_cache, track_first_call_with_cache):
-        _function.params = list(_CALLS)
-        _function.param_names = ["op"]
-    del _function

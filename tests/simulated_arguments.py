@@ -159,9 +159,9 @@ def test_x_on_the_cpu_and_a_mask_on_the_gpu():
 
 def test_a_call_of_many_lanes_is_cut(monkeypatch):
     """Kernels divide 32-bit numbers: beyond, a call becomes several launches."""
-    from softmax_numba.gpu import kernels
+    from softmax_numba.gpu import walk
 
-    monkeypatch.setattr(kernels, "MOST_LANES", 8)
+    monkeypatch.setattr(walk, "MOST_LANES", 8)
     x = normal((5, 4, 6), np.float32)
     heat = np.random.default_rng(3).uniform(0.5, 2, (5, 1, 6))
     where = np.random.default_rng(4).random((5, 4, 6)) < 0.8

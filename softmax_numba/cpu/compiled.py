@@ -101,6 +101,30 @@ def _forget_old_versions(base: Path, current: Path) -> None:
                 other.rmdir()
 
 
+def kept_content(file: Path) -> bytes | None:
+    """What :func:`keep_content` left in a file; None where that cannot be read or is not whole."""
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    size = _DIGEST().digest_size
+    return content[size:] if _DIGEST(content[size:]).digest() == content[:size] else None
+
+
+def keep_content(file: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, with a checksum in front; says nothing where it cannot."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(_DIGEST(content).digest() + content)
+        os.replace(temporary, file)
+    except OSError:  # a full disk, a folder made read-only since
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
 class _KernelCache(_Cache):
     """Numba's cache interface over one file a kernel and signature."""
 
@@ -126,10 +150,9 @@ class _KernelCache(_Cache):
             return None
         # Whatever stands in a cache file, the worst that it may cost is a compilation.
         with contextlib.suppress(Exception):
-            content = file.read_bytes()
-            size = _DIGEST().digest_size
-            if _DIGEST(content[size:]).digest() == content[:size]:
-                return CompileResult._rebuild(target_context, *pickle.loads(content[size:]))
+            content = kept_content(file)
+            if content is not None:
+                return CompileResult._rebuild(target_context, *pickle.loads(content))
         return None
 
     def save_overload(self, sig: object, data: Any) -> None:
@@ -137,17 +160,7 @@ class _KernelCache(_Cache):
         # Code with addresses of this process in it (a ctypes function, say) would crash the next.
         if file is None or data.library.has_dynamic_globals:
             return
-        content = dumps(data._reduce())
-        temporary = None
-        try:
-            handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(_DIGEST(content).digest() + content)
-            os.replace(temporary, file)
-        except OSError:  # a full disk, a folder made read-only since
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+        keep_content(file, dumps(data._reduce()))
 
     def enable(self) -> None: ...
     def disable(self) -> None: ...

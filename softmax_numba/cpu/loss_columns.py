@@ -13,7 +13,7 @@ from softmax_numba.cpu.exponential import Reference, exp_relative, reference, sc
 from softmax_numba.cpu.jit import compiled, inlined
 from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.line_sums import line_sums
-from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, options_from, own_term, with_z_loss
+from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     fence,
@@ -81,7 +81,7 @@ def _even_weights(lines, i, k):
 def loss_columns(compute, kind, gradient):
     """Compiles the losses of vectors ``first`` to ``last`` of neighbouring lanes of x (outer, length, inner), and their
     gradients: lanes, results and probabilities lie side by side. The arguments are those of ``loss.loss_rows``."""
-    probabilities, dense, nothing = kind
+    probabilities, dense, _ = kind
     width = 64 // np.dtype(compute).itemsize
     wide = 4 * width
     weights_of_line = _given_weights if probabilities else _even_weights
@@ -96,26 +96,6 @@ def loss_columns(compute, kind, gradient):
         return as_total(weights_of_line(lines, i, k))
 
     add_losses, add_masses = line_sums(width, loss_of_line), line_sums(width, mass_of_line)
-
-    @inlined
-    def index_at(targets, o, j):
-        return targets[o, j]
-
-    @inlined
-    def no_index(targets, o, j):
-        return 0
-
-    @inlined
-    def term_of_index(p, target, weighted, share, options, found):
-        return own_term(p, target, weighted, share, options, found)
-
-    @inlined
-    def no_term(p, target, weighted, share, options, found):
-        return 0.0, 0.0
-
-    @inlined
-    def whole(p, target, weighted, share, options, found):
-        return 0.0, 1.0
 
     @inlined
     def less_given(v, q, k, count, lanes, share, even):
@@ -143,11 +123,8 @@ def loss_columns(compute, kind, gradient):
         return 0
 
     step_of = step_between if probabilities else no_step
-    target_of, first_term = (no_index, no_term) if probabilities else (index_at, term_of_index)
+    target_of, first_term = of_target(kind)
     less, q_at = (less_given, line_of) if probabilities else (less_even, no_line)
-
-    if nothing:
-        first_term = whole
 
     @inlined
     def results(x, i, k, count, lanes, q, share, even):

@@ -47,7 +47,7 @@ class _Arrangement(NamedTuple):
 def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int) -> _Arrangement | None:
     how = arranged(storage, INDICES, (lanes, classes, 1), True, True, True, False, False, gradient, many)
     sweep, shares = how.plan.sweep, how.plan.shares
-    if sweep == "long" or how.kernel.form != "rows":
+    if sweep == "long":
         return None
     normalise = body_of(NORMALISER, sweep, Arrays(storage_of(storage), False, False, True))
     lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
@@ -165,35 +165,43 @@ def _kernel(storage: str, gradient: bool, parallel: bool) -> Callable[..., int]:
                 total = total / counted if counted > 0 else 0.0
             found[0] = stored(total)
 
+    @inlined
+    def no_tasks():
+        return 0
+
+    @inlined
+    def no_more_tasks(before):
+        pass
+
+    @inlined
+    def tasks():
+        before = share_size()
+        set_share_size(1)
+        return before
+
+    @inlined
+    def no_task_left(before):
+        set_share_size(before)
+
+    begin, finish = (tasks, no_task_left) if parallel else (no_tasks, no_more_tasks)
+
     def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers):
         counted, wrong = counts_of(targets, x.shape[1], ignore)
         if refuses(x, targets, out, wrong):
             return REFUSED
-        options = options_of(counted, reduction)
-        room = np.empty((numbers[2] * numbers[1], PARTS), compute)
-        _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, 0, 1)
-        reduce(losses, x.shape[0], counted, reduction, found)
-        return DONE
-
-    def plain_losses_shared(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers):
-        counted, wrong = counts_of(targets, x.shape[1], ignore)
-        if refuses(x, targets, out, wrong):
-            return REFUSED
-        options = options_of(counted, reduction)
-        shares, before = numbers[4], share_size()
-        set_share_size(1)
-        for k in prange(shares):
+        options, before = options_of(counted, reduction), begin()
+        shares = numbers[4]
+        for k in prange(shares):  # in one thread a loop like any other
             room = np.empty((numbers[2] * numbers[1], PARTS), compute)
             _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
-        set_share_size(before)
+        finish(before)
         reduce(losses, x.shape[0], counted, reduction, found)
         return DONE
 
-    call = plain_losses_shared if parallel else plain_losses
-    name = call.__name__ + ("_gradient" if gradient else "")
+    name = "plain_losses" + ("_shared" if parallel else "") + ("_gradient" if gradient else "")
     values = types.Array(arrays.storage, 2, "C", readonly=True)
     indices = types.Array(types.int64, 1, "C", readonly=True)
     results = types.Array(arrays.storage, 1, "C"), types.Array(arrays.storage, 2, "C")
     counts = types.int64, types.intp, types.Array(types.int64, 1, "C")
     signature = (types.intp, types.intp, values, indices, types.Array(types.float64, 1, "C"), *results, *counts)
-    return compiled_for(compiled(call, name, parallel=_PRANGE if parallel else False), name, signature)
+    return compiled_for(compiled(plain_losses, name, parallel=_PRANGE if parallel else False), name, signature)

@@ -18,8 +18,10 @@ from softmax_numba.cpu.compiled import once
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS, safe_top
-from softmax_numba.cpu.loss import Kind, as_one, focal_lanes, loss_rows
+from softmax_numba.cpu.loss import Kind, as_one
 from softmax_numba.cpu.loss_columns import loss_columns
+from softmax_numba.cpu.loss_focal import loss_focal
+from softmax_numba.cpu.loss_rows import loss_rows
 from softmax_numba.cpu.memory import filled, load
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
@@ -65,7 +67,7 @@ class Kernel(NamedTuple):
 @once
 def body_of_losses(kernel: Kernel) -> int:
     """The address of a body's machine code."""
-    build = {"rows": loss_rows, "columns": loss_columns, "focal": focal_lanes}[kernel.form]
+    build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
     compute = np.dtype(str(COMPUTES_IN[storage_of(kernel.storage)])).type
     kind = Kind(kernel.targets not in (INDICES, NOTHING), kernel.dense, kernel.targets == NOTHING)
     body = build(compute, kind, kernel.gradient)

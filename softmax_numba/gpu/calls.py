@@ -1,5 +1,6 @@
 """From a caller's arguments on a GPU to kernels and back, as ``softmax_numba.calls``; nothing waits for the device."""
 
+import functools
 import math
 from typing import Any
 
@@ -9,15 +10,13 @@ from softmax_numba.arguments import checked_temperature
 from softmax_numba.dtypes import compute_name, result_name
 from softmax_numba.gpu import arrays, kernels
 from softmax_numba.gpu.arrays import GpuArray, Library, contiguous
-from softmax_numba.gpu.exponential import scale_of
-from softmax_numba.gpu.geometry import lanes as lanes_of
 from softmax_numba.gpu.lane import OPERATIONS, Operation
 from softmax_numba.gpu.launch import Place
-from softmax_numba.lanes import lane_shape, reduced_axes, split
+from softmax_numba.gpu.walk import Given, walk
+from softmax_numba.lanes import lane_shape, reduced_axes
 
 _BY_NAME = {operation.name: operation for operation in OPERATIONS}
 _SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "bool": 1}
-KINDS = {"float32": np.float32, "float64": np.float64}
 
 
 class Room:
@@ -146,6 +145,13 @@ def checked_heat(temperature: Any, lanes: tuple[int, ...], values: GpuArray, roo
         ) from None
 
 
+def apart(heat: GpuArray | float | None) -> tuple[float, GpuArray | None]:
+    """The number for all lanes and the array of one for each."""
+    if isinstance(heat, GpuArray):
+        return 1.0, heat
+    return (1.0 if heat is None else heat), None
+
+
 def _on_device(value: Any, name: str, dtype: Any, values: GpuArray, room: Room) -> GpuArray:
     """An array on x's device; what lies on none (a list) is put there."""
     if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack_device__"):
@@ -189,41 +195,8 @@ def _compute(
         both = [(1, 0) if i in axes else next(places) for i in range(values.ndim)]
         kept = answer._replace(shape=tuple(n for n, _ in both), strides=tuple(s for _, s in both))
     room_for_it = kept if result == storage else room.new(kept.shape, storage)
-    _sweep(operation, values, axes, mask, heat, room_for_it, room)
+    temperature, heats = apart(heat)
+    run = functools.partial(kernels.sweep, operation)
+    walk(run, Given(values, room_for_it, mask, heats), axes, temperature, room)
     if room_for_it is not kept:
         kernels.copy(room_for_it, kept, room.place)
-
-
-def _sweep(
-    operation: Operation,
-    values: GpuArray,
-    axes: tuple[int, ...],
-    mask: GpuArray | None,
-    heat: GpuArray | float | None,
-    answer: GpuArray,
-    room: Room,
-) -> None:
-    """Runs the kernels; what three strides an array cannot tell is copied."""
-    order = split(values, axes).order
-    given = [values, answer.broadcast(values.shape) if operation.one_number else answer]
-    given += [] if mask is None else [mask]
-    given += [heat.broadcast(values.shape)] if isinstance(heat, GpuArray) else []
-    lanes = lanes_of(values.shape, axes, order, [array.strides for array in given])
-    if lanes is None:
-        # C-ordered with the lanes inside: two strides tell any of them.
-        first = [a for a in range(values.ndim) if a not in axes]
-        places = (*first, *axes)
-        values = room.copied(transposed(values, places), values.name)
-        fresh = room.new(transposed(answer, places).shape, answer.name)
-        mask = None if mask is None else room.copied(transposed(mask, places), "bool")
-        heat = room.copied(transposed(heat, places), heat.name) if isinstance(heat, GpuArray) else heat
-        _sweep(operation, values, tuple(range(len(first), values.ndim)), mask, heat, fresh, room)
-        kernels.copy(fresh, transposed(answer, places), room.place)
-        return
-    kind = KINDS[compute_name(values.name, values.name)]
-    scale = scale_of(heat if isinstance(heat, float) else 1.0, kind)
-    kernels.sweep(operation, lanes, values, answer, mask, heat if isinstance(heat, GpuArray) else None, scale, room)
-
-
-def transposed(array: GpuArray, order: tuple[int, ...]) -> GpuArray:
-    return array._replace(shape=tuple(array.shape[a] for a in order), strides=tuple(array.strides[a] for a in order))

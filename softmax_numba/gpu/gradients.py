@@ -1,23 +1,21 @@
 """softmax_vjp and log_softmax_vjp of arrays on a GPU, as ``softmax_numba.gradients``."""
 
+import functools
 from typing import Any
 
 from softmax_numba.dtypes import compute_name
 from softmax_numba.gpu import arrays, kernels
-from softmax_numba.gpu.arrays import GpuArray
 from softmax_numba.gpu.calls import (
-    KINDS,
     Room,
+    apart,
     checked_heat,
     checked_out,
     may_write,
     result_of,
     same_device,
-    transposed,
 )
-from softmax_numba.gpu.exponential import scale_of
-from softmax_numba.gpu.geometry import lanes as lanes_of
-from softmax_numba.lanes import lane_shape, reduced_axes, split
+from softmax_numba.gpu.walk import Given, walk
+from softmax_numba.lanes import lane_shape, reduced_axes
 
 
 def vjp(name: str, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:
@@ -48,35 +46,10 @@ def vjp(name: str, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> An
             array if array.name == storage else room.copied(array, storage) for array in (values, others)
         )
         filled = answer if result == storage else room.new(answer.shape, storage)
-        _sweep(name, given, axes, cotangent, heat, filled, room)
+        number, heats = apart(heat)
+        walk(functools.partial(kernels.backward, name), Given(given, filled, cotangent, heats), axes, number, room)
         if filled is not answer:
             kernels.copy(filled, answer, room.place)
     if target is not None and answer is not target:
         kernels.copy(answer, target, room.place)
     return made if target is None else out
-
-
-def _sweep(
-    name: str,
-    y: GpuArray,
-    axes: tuple[int, ...],
-    dy: GpuArray,
-    heat: GpuArray | float | None,
-    answer: GpuArray,
-    room: Room,
-) -> None:
-    """Runs the kernels; what three strides an array cannot tell is copied."""
-    given = [y, answer, dy] + ([heat.broadcast(y.shape)] if isinstance(heat, GpuArray) else [])
-    lanes = lanes_of(y.shape, axes, split(y, axes).order, [array.strides for array in given])
-    if lanes is None:
-        first = [a for a in range(y.ndim) if a not in axes]
-        places = (*first, *axes)
-        y, dy = (room.copied(transposed(array, places), array.name) for array in (y, dy))
-        fresh = room.new(y.shape, answer.name)
-        heat = room.copied(transposed(heat, places), heat.name) if isinstance(heat, GpuArray) else heat
-        _sweep(name, y, tuple(range(len(first), y.ndim)), dy, heat, fresh, room)
-        kernels.copy(fresh, transposed(answer, places), room.place)
-        return
-    kind = KINDS[compute_name(y.name, y.name)]
-    scale = scale_of(heat if isinstance(heat, float) else 1.0, kind)
-    kernels.backward(name, lanes, y, answer, dy, heat if isinstance(heat, GpuArray) else None, scale, room)

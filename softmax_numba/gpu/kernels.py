@@ -21,9 +21,8 @@ from softmax_numba.gpu.storage import STORAGES
 
 if TYPE_CHECKING:
     from softmax_numba.gpu.calls import Room
+    from softmax_numba.gpu.walk import Given
 
-# Lanes of one launch: kernels divide 32-bit numbers.
-MOST_LANES = 2**30
 _MAKERS: dict[str, Callable[[Any], Callable]] = {
     "columns": columns.columns,
     "several": rows.several,
@@ -74,29 +73,10 @@ def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: Devi
     )
 
 
-def sweep(
-    operation: Operation,
-    lanes: Lanes,
-    values: GpuArray,
-    answer: GpuArray,
-    mask: GpuArray | None,
-    heat: GpuArray | None,
-    scale: Scale,
-    room: "Room",
-) -> None:
-    """Queues what fills ``answer``; ``lanes.steps`` holds the strides of values, answer, mask and temperatures."""
-    if lanes.outer * lanes.inner > MOST_LANES and lanes.outer > 1:
-        half = lanes.outer // 2
-        for first, count in ((0, half), (half, lanes.outer - half)):
-            steps = iter(lanes.steps)
-            moved = [
-                None if array is None else array._replace(address=array.address + first * next(steps)[0])
-                for array in (values, answer, mask, heat)
-            ]
-            sweep(operation, lanes._replace(outer=count), moved[0], moved[1], moved[2], moved[3], scale, room)  # type: ignore[arg-type]
-        return
-    present = [array for array in (values, answer, mask, heat) if array is not None]
-    how = planned(lanes, present, operation.one_number, launch.device(room.place.device))
+def sweep(operation: Operation, lanes: Lanes, given: "Given", scale: Scale, room: "Room") -> None:
+    """Queues what fills the answer."""
+    values, answer, mask, heat = given
+    how = planned(lanes, given.present, operation.one_number, launch.device(room.place.device))
     shape = shape_of(operation, values.name, how, mask is not None, heat is not None)
     count = lanes.outer * lanes.inner
     kind: np.dtype = np.dtype(STORAGES[values.name].kind)
@@ -147,17 +127,11 @@ def backward_kernel(name: str, shape: vjp.Shape) -> Kernel:
     return Kernel(vjp.MAKERS[name](shape), (f"vjp {name}", *shape), kind, Arguments)
 
 
-def backward(
-    name: str,
-    lanes: Lanes,
-    y: GpuArray,
-    answer: GpuArray,
-    dy: GpuArray,
-    heat: GpuArray | None,
-    scale: Scale,
-    room: "Room",
-) -> None:
-    """Queues what fills ``answer``; ``lanes.steps`` holds the strides of y, answer, dy and temperatures."""
+def backward(name: str, lanes: Lanes, given: "Given", scale: Scale, room: "Room") -> None:
+    """Queues what fills the answer, from y and dy."""
+    y, answer, dy, heat = given
+    if dy is None:
+        raise TypeError("a way back needs cotangents")
     arrays, steps = (y, answer, dy), lanes.steps
     places = [array.address for array in arrays] + [step for outer, inner, _ in steps[:3] for step in (outer, inner)]
     count = lanes.outer * lanes.inner
@@ -192,8 +166,6 @@ def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.
     row = len(Scale._fields) * kind.itemsize
     a = Arguments(heat.address, found.address, lanes=count, inner=lanes.inner)
     a = a._replace(x_outer=steps[0], x_inner=steps[1], y_outer=lanes.inner * row, y_inner=row)
-    if lanes.inner == 1:
-        a = a._replace(y_outer=row)
     made = Kernel(temperatures.temper(heat.name, kind.name), ("temper", heat.name, kind.name), kind.name, Arguments)
     blocks = -(-count // temperatures.BLOCK)
     nothing = Scale(*(kind.type(0) for _ in Scale._fields))

@@ -8,15 +8,13 @@ import ctypes
 import functools
 import hashlib
 import importlib.metadata
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_numba.cpu.compiled import folder
+from softmax_numba.cpu.compiled import folder, keep_content, kept_content
 from softmax_numba.gpu import seam
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.exponential import Scale
@@ -172,8 +170,6 @@ def signature(kernel: Kernel) -> Any:
 
 # --- on disk ----------------------------------------------------------------------------
 
-_CHECK = 32  # bytes of the checksum in front
-
 
 @functools.cache
 def _versions() -> str:
@@ -196,23 +192,11 @@ def _file(key: tuple[Any, ...], arch: str, threads: int) -> Path | None:
 def _compiled(kernel: Kernel, arch: str, threads: int) -> tuple[str, bytes]:
     """The kernel's name and cubin: from disk, or compiled and left there. What cannot be read counts as not there."""
     file = _file(kernel.key, arch, threads)
-    if file is not None:
-        with contextlib.suppress(OSError, ValueError):
-            content = file.read_bytes()
-            if hashlib.sha256(content[_CHECK:]).digest() == content[:_CHECK]:
-                name, _, cubin = content[_CHECK:].partition(b"\0")
-                return name.decode(), cubin
+    content = None if file is None else kept_content(file)
+    if content is not None:
+        name, _, cubin = content.partition(b"\0")
+        return name.decode(), cubin
     made = seam.compiled(kernel.function, signature(kernel), arch, threads)
     if file is not None:
-        content = made.name.encode() + b"\0" + made.cubin
-        with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(hashlib.sha256(content).digest() + content)
-            os.replace(temporary, file)
+        keep_content(file, made.name.encode() + b"\0" + made.cubin)
     return made.name, made.cubin
-
-
-def numbers(scale: Scale, kind: Any) -> Scale:
-    """The four numbers in the type that a kernel takes."""
-    return Scale(*(kind(number) for number in scale)) if kind is np.float32 else scale

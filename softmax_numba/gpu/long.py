@@ -16,13 +16,10 @@ from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
 from softmax_numba.gpu.held import Shape, gathered, held
 from softmax_numba.gpu.lane import Part, lane
 from softmax_numba.gpu.parts import NUMBERS
+from softmax_numba.gpu.plan import LONGEST_LIST
 from softmax_numba.gpu.seam import cuda, device, quotient
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.tiles import tile
-
-LONGEST_LIST = 1024
-ALONE = 512  # threads of a block that has a lane to itself
-SHARE = 256  # of one that has not
 
 
 @functools.cache

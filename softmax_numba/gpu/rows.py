@@ -14,14 +14,38 @@ from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
 from softmax_numba.gpu.held import Shape, gathered, held
 from softmax_numba.gpu.lane import lane
 from softmax_numba.gpu.parts import NUMBERS
-from softmax_numba.gpu.seam import cluster_rank, cluster_sync, cuda, quotient, store_in_cluster
+from softmax_numba.gpu.plan import MOST_BLOCKS, MOST_WARPS_IN_64, SHORT_BLOCK
+from softmax_numba.gpu.seam import cluster_rank, cluster_sync, cuda, device, quotient, store_in_cluster
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.tiles import tile
 
-BLOCK = 128  # threads of a block of several lanes
-MOST_WARPS = 32
-MOST_BLOCKS = 8  # of a cluster, on any device that has them
-MOST_TILES = MOST_WARPS * MOST_BLOCKS
+MOST_TILES = MOST_WARPS_IN_64 * MOST_BLOCKS
+
+
+@functools.cache
+def _last_step(shape: Shape) -> Callable:
+    """From what a tile and its lane came to, to the tile's results, or to the lane's one number."""
+    how = STORAGES[shape.storage]
+    mathematics = lane(shape.operation, how.kind)
+    settle, weight, store, one = mathematics.settle, mathematics.weight, how.store, how.kind(1)
+    one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
+    _, _, give = held(shape)
+
+    @device
+    def last_step(words, values, kept, own, whole, number, first, a, scale, count, slot, tells):
+        """``tells``: whether this thread is the one that writes the lane's number."""
+        settled = settle(whole, scale)
+        if one_number:
+            if tells:
+                store(results_of(number, a), settled.result)
+        else:
+            factors = one, one
+            if keeps:
+                factors = weight(own.top, whole.top, scale)
+            target = results_of(number, a) + first * a.y_step
+            give(words, values, kept, settled, factors[0], factors[1], scale, target, a.y_step, count, slot)
+
+    return last_step
 
 
 @functools.cache
@@ -33,7 +57,7 @@ def several(shape: Shape) -> Callable:
     take, _, give = held(shape)
     of_tile, _, _ = gathered(shape)
     settle, scale_of_lane, one = lane(shape.operation, kind).settle, scales(kind, shape.heated), kind(1)
-    one_number, threads, block = shape.operation.one_number, shape.threads, BLOCK
+    one_number, threads, block = shape.operation.one_number, shape.threads, SHORT_BLOCK
 
     def kernel(a, scale):
         thread = np.int64(cuda.threadIdx.x)
@@ -57,14 +81,12 @@ def several(shape: Shape) -> Callable:
 def block(shape: Shape) -> Callable:
     """The kernel for lanes of as many tiles as a block has warps."""
     how = STORAGES[shape.storage]
-    kind, word, store, span = how.kind, how.word, how.store, shape.span
+    kind, word, span = how.kind, how.word, shape.span
     values_held, words_held = shape.values, tile(*shape[1:5]).words
-    take, _, give = held(shape)
+    take, last_step = held(shape).take, _last_step(shape)
     of_tile, put, of_list = gathered(shape)
-    mathematics = lane(shape.operation, kind)
-    settle, weight, scale_of_lane, one = mathematics.settle, mathematics.weight, scales(kind, shape.heated), kind(1)
-    one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
-    numbers = NUMBERS * MOST_WARPS
+    scale_of_lane = scales(kind, shape.heated)
+    numbers = NUMBERS * MOST_WARPS_IN_64
 
     def kernel(a, scale):
         thread, number = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)
@@ -81,16 +103,7 @@ def block(shape: Shape) -> Callable:
             put(meeting, warp, own)
         cuda.syncthreads()
         whole = of_list(meeting, a.segments, slot, scale)
-        settled = settle(whole, scale)
-        if one_number:
-            if thread == 0:
-                store(results_of(number, a), settled.result)
-        else:
-            factors = one, one
-            if keeps:
-                factors = weight(own.top, whole.top, scale)
-            target = results_of(number, a) + first * a.y_step
-            give(words, values, kept, settled, factors[0], factors[1], scale, target, a.y_step, count, slot)
+        last_step(words, values, kept, own, whole, number, first, a, scale, count, slot, thread == 0)
 
     return kernel
 
@@ -99,13 +112,11 @@ def block(shape: Shape) -> Callable:
 def cluster(shape: Shape) -> Callable:
     """The kernel for lanes of as many tiles as a cluster has warps: the only one of sm_90."""
     how = STORAGES[shape.storage]
-    kind, word, store, span = how.kind, how.word, how.store, shape.span
+    kind, word, span = how.kind, how.word, shape.span
     values_held, words_held = shape.values, tile(*shape[1:5]).words
-    take, _, give = held(shape)
+    take, last_step = held(shape).take, _last_step(shape)
     of_tile, _, of_list = gathered(shape)
-    mathematics = lane(shape.operation, kind)
-    settle, weight, scale_of_lane, one = mathematics.settle, mathematics.weight, scales(kind, shape.heated), kind(1)
-    one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
+    scale_of_lane = scales(kind, shape.heated)
     numbers = NUMBERS * MOST_TILES
 
     def kernel(a, scale):
@@ -129,15 +140,7 @@ def cluster(shape: Shape) -> Callable:
             store_in_cluster(meeting, NUMBERS * own_tile + 3, slot, own.ties)
         cluster_sync()
         whole = of_list(meeting, a.segments, slot, scale)
-        settled = settle(whole, scale)
-        if one_number:
-            if thread == 0 and rank == 0:
-                store(results_of(number, a), settled.result)
-        else:
-            factors = one, one
-            if keeps:
-                factors = weight(own.top, whole.top, scale)
-            target = results_of(number, a) + first * a.y_step
-            give(words, values, kept, settled, factors[0], factors[1], scale, target, a.y_step, count, slot)
+        tells = thread == 0 and rank == 0
+        last_step(words, values, kept, own, whole, number, first, a, scale, count, slot, tells)
 
     return kernel

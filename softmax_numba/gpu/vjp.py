@@ -16,12 +16,11 @@ import numpy as np
 from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
 from softmax_numba.gpu.exponential import Scale, exponential, scale_of
 from softmax_numba.gpu.lane import LOG_SOFTMAX, SOFTMAX, Operation, lane
-from softmax_numba.gpu.plan import SHORT_BLOCK
+from softmax_numba.gpu.plan import MOST_WARPS_IN_64, SHORT_BLOCK
 from softmax_numba.gpu.seam import across, cuda, device, fma
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.tiles import Access, tile
 
-MOST_WARPS = 32
 NUMBERS = 2  # of a part: a sum and what its rounding lost
 BACKWARD = {"softmax_vjp": SOFTMAX, "log_softmax_vjp": LOG_SOFTMAX}
 
@@ -168,7 +167,7 @@ def block(shape: Shape) -> Callable:
     moves = tile(*shape[1:5])
     values_held, words_held, span = moves.values, moves.words, 32 * moves.values
     take, total, give, added, _ = _steps(shape)
-    scale_of_lane, numbers = scales(kind, shape.heated), NUMBERS * MOST_WARPS
+    scale_of_lane, numbers = scales(kind, shape.heated), NUMBERS * MOST_WARPS_IN_64
 
     def kernel(a, scale):
         thread, number = np.int64(cuda.threadIdx.x), np.int64(cuda.blockIdx.x)

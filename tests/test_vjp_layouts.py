@@ -1,0 +1,266 @@
+"""The ways back into any layout: the same bits whatever the order of memory, company, threads, out and library."""
+
+import itertools
+
+import numba
+import numpy as np
+import pytest
+from grids import every_dtype, every_map, layouts, no_warnings
+from loss_cases import PLACES, placed
+from loss_oracle import assert_close
+from oracle import BFLOAT16, same_bits
+from vjp_cases import EXACT_WAYS_BACK, WAYS_BACK, cotangent, every_float, forward
+
+from softmax_numba.cpu import threads, vjp_sweeps
+
+pytestmark = no_warnings
+
+
+# --- layouts, out, bits -----------------------------------------------------------------
+
+
+@every_map
+@every_float
+def test_every_layout_has_the_same_bits(name, dtype):
+    for shape in ((5, 33), (33, 5), (17, 17), (300, 9), (9, 300)):
+        dy = cotangent(shape, dtype)
+        for axis in (0, 1, None):
+            y = forward(name, shape, dtype, axis)
+            expected = WAYS_BACK[name](y, dy, axis)
+            for (layout, a), b in itertools.product(layouts(y).items(), (dy, np.asfortranarray(dy))):
+                assert same_bits(WAYS_BACK[name](a, b, axis), expected), (layout, shape, axis)
+                assert same_bits(WAYS_BACK[name](a, layouts(dy)[layout], axis), expected), (layout, shape, axis)
+            for one in (
+                np.broadcast_to(dy[:1], shape),
+                np.broadcast_to(dy[:, :1], shape),
+                np.broadcast_to(dy[0, 0], shape),
+            ):
+                assert same_bits(WAYS_BACK[name](y, one, axis), WAYS_BACK[name](y, one.copy(), axis))
+
+
+@every_map
+def test_every_transposition_of_four_dimensions(name):
+    y, dy = forward(name, (3, 5, 9, 4), np.float32, 2), cotangent((3, 5, 9, 4), np.float32)
+    expected = {axis: WAYS_BACK[name](y, dy, axis) for axis in (0, 2, 3, (0, 3), None)}
+    for order in itertools.permutations(range(4)):
+        a, b = (np.ascontiguousarray(v.transpose(order)).transpose(np.argsort(order)) for v in (y, dy))
+        for axis in expected:
+            assert same_bits(WAYS_BACK[name](a, b, axis), expected[axis]), (order, axis)
+            assert same_bits(WAYS_BACK[name](a, dy, axis), expected[axis]), (order, axis)
+
+
+@every_map
+@every_float
+def test_a_lane_alone_and_among_others(name, dtype):
+    for n in (1, 5, 16, 33, 100, 1000, 4100):
+        y, dy = forward(name, (3, n), dtype), cotangent((3, n), dtype)
+        expected = np.stack([WAYS_BACK[name](a, b) for a, b in zip(y, dy, strict=True)])
+        for count in (3, 8, 17, 70, 1000):
+            if count * n > 150_000:
+                continue
+            crowd, cotangents = forward(name, (count, n), dtype, seed=1), cotangent((count, n), dtype, 1)
+            places = [0, count // 2, count - 1]
+            crowd[places], cotangents[places] = y, dy
+            assert same_bits(WAYS_BACK[name](crowd, cotangents)[places], expected), (n, count)
+            dx = WAYS_BACK[name](crowd.T.copy(), cotangents.T.copy(), 0)
+            assert same_bits(dx[:, places].T.copy(), expected), (n, count)
+
+
+@pytest.fixture
+def set_threads():
+    before = numba.get_num_threads()
+    yield numba.set_num_threads
+    numba.set_num_threads(before)
+
+
+@every_map
+@pytest.mark.parametrize("tempered", [False, True])
+def test_any_number_of_threads_and_run_after_run(name, tempered, set_threads):
+    for shape, axis in (
+        ((2000, 64), 1),
+        ((64, 2000), 0),
+        ((3, 40_000), 1),
+        ((300_000,), 0),
+        ((2, 20, 30, 300), (1, 3)),
+    ):
+        y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
+        how = {
+            "temperature": np.linspace(0.5, 2, y.max(axis, keepdims=True).size).reshape(
+                y.max(axis, keepdims=True).shape
+            )
+        }
+        how = how if tempered else {}
+        set_threads(1)
+        expected = WAYS_BACK[name](y, dy, axis, **how)
+        for count in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+            set_threads(count)
+            for _ in range(2):
+                assert same_bits(WAYS_BACK[name](y, dy, axis, **how), expected), (shape, axis, count)
+
+
+@every_map
+@every_float
+def test_in_place_and_into_any_out(name, dtype):
+    """out may be y or dy in any layout: the same bits, and the caller gets it back."""
+    for shape, axis in (((12, 40), 1), ((40, 12), 0), ((12, 40), None), ((3, 5000), 1)):
+        y, dy = forward(name, shape, dtype, axis), cotangent(shape, dtype)
+        expected = WAYS_BACK[name](y, dy, axis)
+        for how in PLACES:
+            out = placed(np.full(shape, 77, dtype), how)
+            assert WAYS_BACK[name](y, dy, axis, out=out) is out
+            assert same_bits(out.astype(dtype), expected), how
+            for other in ("C", "F"):
+                a, b = placed(y, how), placed(dy, other)
+                assert WAYS_BACK[name](a, b, axis, out=a) is a
+                assert same_bits(a.astype(dtype), expected), (how, other)
+                a, b = placed(y, other), placed(dy, how)
+                assert WAYS_BACK[name](a, b, axis, out=b) is b
+                assert same_bits(b.astype(dtype), expected), (how, other)
+    both = forward(name, (12, 40), dtype)
+    expected = WAYS_BACK[name](both.copy(), both.copy())
+    assert WAYS_BACK[name](both, both, out=both) is both
+    assert same_bits(both, expected)
+
+
+@every_map
+def test_overlapping_out(name):
+    """A shift, a transposition or a reversal of y's or dy's own memory; memory of another type; the temperatures'."""
+    m = n = 24
+    y, dy = forward(name, (m, n), np.float32), cotangent((m, n), np.float32)
+    for axis in (0, 1):
+        expected = WAYS_BACK[name](y, dy, axis)
+        for mine, view in itertools.product((0, 1), (lambda a: a.T, lambda a: a[::-1], lambda a: a[:, ::-1])):
+            arrays = [y.copy(), dy.copy()]
+            out = view(arrays[mine])
+            assert WAYS_BACK[name](*arrays, axis, out=out) is out
+            assert same_bits(out.copy(), expected)
+        for mine, shift, forth in itertools.product((0, 1), (1, n, n + 5), (False, True)):
+            room = np.zeros(m * n + shift, np.float32)
+            source, out = room[: m * n].reshape(m, n), room[shift:].reshape(m, n)
+            if forth:
+                source, out = out, source
+            arrays = [y, dy]
+            source[...] = arrays[mine]
+            arrays[mine] = source
+            WAYS_BACK[name](*arrays, axis, out=out)
+            assert same_bits(out, expected), (axis, mine, shift, forth)
+        room = np.zeros((m, n))
+        narrow = room.view(np.float32)[:, :n]
+        narrow[...] = dy
+        expected = WAYS_BACK[name](y.astype(float), dy, axis)
+        assert same_bits(WAYS_BACK[name](y.astype(float), narrow, axis, out=room), expected)
+    room = np.full((m, n), 2.0)
+    room[:, 0] = np.linspace(0.5, 2, m)
+    expected = WAYS_BACK[name](y.astype(float), dy, temperature=room[:, :1].copy())
+    assert same_bits(WAYS_BACK[name](y.astype(float), dy, temperature=room[:, :1], out=room), expected)
+
+
+@every_map
+def test_strided_out(name):
+    """Only the view's own entries are written."""
+    for axis in (0, 1):
+        y, dy = forward(name, (12, 40), np.float32, axis), cotangent((12, 40), np.float32)
+        expected = WAYS_BACK[name](y, dy, axis)
+        room = np.full((36, 120), 77, np.float32)
+        for view in (room[::3, ::3], room[::-3, ::-3], room[12:24, 40:80], room[12:24, ::3], room[::3, 7:47]):
+            assert WAYS_BACK[name](y, dy, axis, out=view) is view
+            assert same_bits(view.copy(), expected)
+            view[...] = 77
+            assert (room == 77).all()
+
+
+@every_map
+@every_float
+def test_the_arguments_stay_as_they_were(name, dtype):
+    y, dy = forward(name, (6, 40), dtype), cotangent((6, 40), dtype)
+    for layout in layouts(y):
+        arrays = layouts(y)[layout], layouts(dy)[layout]
+        bases = [a.base if isinstance(a.base, np.ndarray) else a for a in arrays]
+        before = [base.tobytes() for base in bases]
+        for a in arrays:
+            a.flags.writeable = False
+        for axis in (0, 1):
+            dx = WAYS_BACK[name](*arrays, axis, temperature=0.5)
+            assert not any(np.shares_memory(dx, a) for a in arrays)
+            assert type(dx) is np.ndarray and dx.flags.writeable and dx.flags.aligned
+        assert [base.tobytes() for base in bases] == before, layout
+
+
+@every_map
+def test_both_ways_through_lanes_are_taken(name, monkeypatch):
+    """Rows and columns, by one thread and by two, within the caches and past them; a few rows in one compiled call."""
+    found, body, run, small = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.small
+
+    def recorded(backward, columns, *kinds):
+        found.append(columns)
+        return body(backward, columns, *kinds)
+
+    def shared(*call):
+        found.append("shared")
+        return run(*call)
+
+    def recorded_small(*kinds):
+        found.append("small")
+        return small(*kinds)
+
+    few = forward(name, (2, 3), np.float32)
+    WAYS_BACK[name](few, few)  # compiled, it needs no body
+    monkeypatch.setattr(vjp_sweeps, "_body", recorded)
+    monkeypatch.setattr(vjp_sweeps, "small", recorded_small)
+    monkeypatch.setattr(vjp_sweeps.threads, "run", shared)
+    monkeypatch.setattr(threads, "in_use", lambda: 2)
+    for shape, axis, columns, parallel in (
+        ((12, 40), 1, "small", False),
+        ((40, 12), 0, True, False),
+        ((40, 3), 0, False, False),
+        ((2, 40, 12), 1, True, False),
+        ((1100, 1003), 1, False, True),
+        ((1100, 1003), 0, True, True),
+    ):
+        y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
+        found.clear()
+        # A place that no line of memory begins at.
+        room = np.full(y.size + 10, 77, np.float32)
+        dx = WAYS_BACK[name](y, dy, axis, out=room[3:-7].reshape(shape))
+        assert (room[:3] == 77).all() and (room[-7:] == 77).all()
+        assert found == [columns] + ["shared"] * parallel
+        for lanes in (slice(0, 9), slice(-9, None)):
+            few = (lanes,) if axis else (..., lanes)
+            assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))
+        assert same_bits(dx, WAYS_BACK[name](y, dy, axis))
+
+
+# --- other libraries' arrays ------------------------------------------------------------
+
+
+@every_map
+@every_dtype
+def test_tensors(name, dtype):
+    torch = pytest.importorskip("torch")
+
+    def to_tensor(values):
+        if values.dtype == BFLOAT16:
+            return torch.from_numpy(values.view(np.int16).copy()).view(torch.bfloat16)
+        return torch.from_numpy(values.copy())
+
+    def to_numpy(tensor):
+        return tensor.view(torch.int16).numpy().view(BFLOAT16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+    values, cotangents = forward(name, (6, 40), dtype), cotangent((6, 40), dtype)
+    expected = WAYS_BACK[name](values, cotangents)
+    y, dy = to_tensor(values), to_tensor(cotangents)
+    for other in (dy, cotangents):
+        dx = WAYS_BACK[name](y, other)
+        assert type(dx) is torch.Tensor
+        assert dx.dtype == y.dtype
+        assert same_bits(to_numpy(dx), expected)
+    assert type(WAYS_BACK[name](values, dy)) is np.ndarray
+    out = torch.empty_like(y)
+    assert WAYS_BACK[name](y, dy, out=out) is out
+    assert same_bits(to_numpy(out), expected)
+    assert same_bits(to_numpy(WAYS_BACK[name](y, dy, temperature=torch.tensor(1.0))), expected)
+    assert WAYS_BACK[name](y, dy, out=dy) is dy
+    assert same_bits(to_numpy(dy), expected)
+    for arrays in ((y.requires_grad_(), values), (values, y)):
+        with pytest.raises(TypeError, match="detach"):
+            WAYS_BACK[name](*arrays)
