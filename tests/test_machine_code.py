@@ -9,7 +9,7 @@ import pytest
 from llvmlite import binding
 from numba import types
 
-from softmax_numba.cpu import blocks, columns, deep, loss, loss_columns, rows, shallow, short, vjp
+from softmax_numba.cpu import blocks, columns, deep, loss, loss_columns, loss_rows, rows, shallow, short, vjp
 from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.loss_sweeps import INDICES, Kernel
 from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, HALF
@@ -97,8 +97,8 @@ SWEEPS = {  # and how many vectors take each step together
     "columns": (columns.columns, LOGSUMEXP, 1),
     "deep columns": (deep.deep_columns, SOFTMAX, 4),
     "shallow columns": (shallow.shallow_columns, SOFTMAX, 4),
-    "losses": (loss.loss_rows, loss.Kind(False, False), 4),
-    "smooth losses": (loss.loss_rows, loss.Kind(False, True), 4),
+    "losses": (loss_rows.loss_rows, loss.Kind(False, False), 4),
+    "smooth losses": (loss_rows.loss_rows, loss.Kind(False, True), 4),
     "losses of columns": (loss_columns.loss_columns, loss.Kind(False, False), 4),
     "vjp": (vjp.vjp_rows, LOG_SOFTMAX_VJP, 4),
     "vjp of columns": (vjp.vjp_columns, LOG_SOFTMAX_VJP, 4),
