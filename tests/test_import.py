@@ -65,10 +65,9 @@ def test_calls_on_small_arrays_start_no_thread():
     program = """
     numba.njit(lambda x: x.sum())(np.ones(3))
     natives = native_threads()
-    for x in (np.ones(10), np.ones((10, 10), np.float32), np.ones((7, 5, 3), np.float32), np.ones((20, 1000))):
-        for axis in (-1, 0, None):
-            softmax_numba.softmax(x, axis)
-            softmax_numba.logsumexp(x, axis, where=x > 0)
+    for x in (np.ones(10, np.float32), np.ones((7, 5, 3), np.float32), np.ones((20, 1000), np.float32)):
+        softmax_numba.softmax(x)
+        softmax_numba.logsumexp(x, 0, where=x > 0)
     from softmax_numba.cpu import threads
     assert threads.layer() is None
     assert native_threads() == natives
@@ -84,15 +83,15 @@ def test_threads_are_started_by_the_first_large_call():
 
 
 def test_costs_a_tenth_of_a_second_at_most(tmp_path):
-    """Over `import numba`, in fresh interpreters; the quickest of seven, because the machine may be busy.
+    """Of a processor, over `import numba`, in fresh interpreters; the quickest of seven: the machine may be busy.
 
     The first of them writes the byte code, which every installed package has.
     """
     program = """
     import time, numba, numpy
-    begun = time.perf_counter()
+    begun = time.process_time()
     import softmax_numba
-    print(time.perf_counter() - begun)
+    print(time.process_time() - begun)
     """
     env = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPYCACHEPREFIX": tmp_path}
     times = sorted(float(run(program, **env)[0]) for _ in range(7))

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from grids import FUNCTIONS, MAPS, every_dtype, every_function, every_map, layouts, no_warnings, normal
-from oracle import assert_accurate, same_bits
+from oracle import BFLOAT16, assert_accurate, same_bits
 
 pytestmark = no_warnings
 
@@ -26,8 +26,10 @@ def test_every_layout_gives_the_same_result(name, dtype):
                 assert same_bits(y, expected), (layout, shape, axis)
 
 
-@every_function
-@every_dtype
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("softmax", np.float32), ("softmax", BFLOAT16), ("log_softmax", np.float64), ("logsumexp", np.float16)],
+)
 def test_the_input_stays_as_it_was(name, dtype):
     """Neither the values nor the bytes between them change, with and without an out."""
     values = normal((6, 50), dtype)

@@ -41,12 +41,10 @@ MACHINES = {
 
 
 def host():
-    """The machine that comes closest to this one."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        pytest.skip(f"no expectation for {platform.machine()}")
-    features = binding.get_host_cpu_features()
+    """The machine that comes closest to this one; None where nothing is expected of it."""
+    features = binding.get_host_cpu_features() if platform.machine().lower() in ("x86_64", "amd64") else {}
     if not features.get("fma"):
-        pytest.skip("no expectation for x86-64 without FMA")
+        return None
     return MACHINES["x86-64-v4" if features.get("avx512f") else "x86-64-v3"]
 
 
@@ -117,26 +115,22 @@ def check_hot_loops(machine, text, storage, vectors):
     assert heaviest >= machine.registers * vectors * (12 if storage == types.float64 else 7)
 
 
-@pytest.mark.parametrize("storage", [types.float32, types.float64], ids=str)
-@pytest.mark.parametrize("sweep", SWEEPS)
-def test_hot_loops_are_vectors_without_calls(sweep, storage):
-    build, operation, vectors = SWEEPS[sweep]
-    machine, made = host(), compiled(build, operation, storage)
-    ((_, text),) = made.inspect_asm().items()
-    check_hot_loops(machine, text, storage, vectors)
-    if sweep == "rows":  # results past the cache are streamed
-        register = "zmm" if machine.registers == 1 else "ymm"
-        assert re.search(rf"vmovntp[sd]\s+%{register}", text)
-
-
 @pytest.mark.parametrize(
     ("sweep", "storage"),
-    [(sweep, types.float32) for sweep in SWEEPS] + [("rows", kind) for kind in (types.float64, HALF, BFLOAT)],
+    [(sweep, kind) for sweep in SWEEPS for kind in (types.float32, types.float64)] + [("rows", HALF), ("rows", BFLOAT)],
     ids=str,
 )
-def test_every_machine_gets_vectors(sweep, storage):
-    """Machines with registers of 512, 256 and 128 bits: as many full ones as a vector takes."""
+def test_hot_loops_are_vectors_without_calls(sweep, storage):
+    """On this machine, and on those with registers of 512, 256 and 128 bits: as many full ones as a vector takes."""
     build, operation, vectors = SWEEPS[sweep]
     made = compiled(build, operation, storage)
-    for machine in MACHINES.values():
-        check_hot_loops(machine, assembly_for(machine, made), storage, vectors)
+    machine = host()
+    if machine is not None and storage not in (HALF, BFLOAT):
+        ((_, text),) = made.inspect_asm().items()
+        check_hot_loops(machine, text, storage, vectors)
+        if sweep == "rows":  # results past the cache are streamed
+            register = "zmm" if machine.registers == 1 else "ymm"
+            assert re.search(rf"vmovntp[sd]\s+%{register}", text)
+    if storage != types.float64 or sweep == "rows":
+        for other in MACHINES.values():
+            check_hot_loops(other, assembly_for(other, made), storage, vectors)

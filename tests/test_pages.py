@@ -1,6 +1,5 @@
 """Large results take the memory of earlier ones, and nobody can tell but by the clock."""
 
-import gc
 import threading
 
 import numpy as np
@@ -16,7 +15,6 @@ LARGE = (1500, 1000)  # float32: 6 MB
 
 @pytest.fixture(autouse=True)
 def nothing_waits():
-    gc.collect()
     softmax_numba.release_memory()
     yield
     softmax_numba.release_memory()
@@ -61,7 +59,6 @@ def test_a_view_keeps_its_memory(view):
     again = softmax_numba.softmax(x)
     assert address(again) != where
     del seen
-    gc.collect()
     assert waiting() == [x.nbytes]
 
 
