@@ -12,6 +12,7 @@ user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``; ``LOCALAPPDATA`` on Wi
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import pickle
@@ -170,6 +171,20 @@ class _KernelCache(_Cache):
 def kept(dispatcher: Any, name: str) -> Any:
     """The dispatcher with its compiled code kept on disk under ``name``."""
     dispatcher._cache = NullCache() if folder() is None else _KernelCache(name)
+    return dispatcher
+
+
+def compiled_for(function: Callable[..., object], name: str, signature: tuple[Any, ...]) -> Callable[..., Any]:
+    """The function compiled (or read from disk) for one signature."""
+    dispatcher = kept(function, name)
+    collects = gc.isenabled()
+    gc.disable()  # a compiler makes a lot that stays: looking through it again and again took a tenth of the time
+    try:
+        dispatcher.compile(signature)
+    finally:
+        if collects:
+            gc.enable()
+    dispatcher.disable_compile()
     return dispatcher
 
 

@@ -1,6 +1,6 @@
 """How functions become machine code: inlined into others, as kernels with a name, and as bodies called by address."""
 
-from llvmlite import binding
+from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -8,6 +8,9 @@ from numba.extending import intrinsic
 # Division gives inf and NaN as NumPy's does; Numba's default would raise and cost a branch.
 INLINED = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 inlined = njit(**INLINED)
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_TASK = ir.FunctionType(_I64, [ir.IntType(8).as_pointer(), _I64, _I64])
 
 
 def compiled(function, name, parallel=False, body=False):
@@ -79,3 +82,43 @@ def body_named(symbol):
         return _called(types.none, (x, mask, temperature, out, first, last, past_cache), known)
 
     return call
+
+
+@intrinsic
+def as_task(typing, address, x, other, temperature, out, past_cache):
+    """The sweep at ``address`` over these arrays as something that any thread may call, while the caller runs: a
+    function and what it is given, both as integers for :func:`call_task`."""
+    arrays = [types.unliteral(kind) for kind in (x, other, temperature, out)]
+    kinds = [*arrays, types.intp, types.intp, types.boolean]
+
+    def emit(context, builder, sig, args):
+        record = ir.LiteralStructType([value.type for value in args])
+        with builder.goto_entry_block():
+            room = builder.alloca(record)
+        for i, value in enumerate(args):
+            builder.store(value, builder.gep(room, [_I32(0), _I32(i)]))
+        name = builder.module.get_unique_name("softmax_numba.task")
+        function = ir.Function(builder.module, _TASK, name)
+        function.linkage = "internal"
+        inside = ir.IRBuilder(function.append_basic_block())
+        given, first, last = function.args
+        given = inside.bitcast(given, record.as_pointer())
+        body, *values, past = (inside.load(inside.gep(given, [_I32(0), _I32(i)])) for i in range(len(args)))
+        body = inside.inttoptr(body, context.call_conv.get_function_type(types.none, kinds).as_pointer())
+        status, _ = context.call_conv.call_function(inside, body, types.none, kinds, [*values, first, last, past])
+        inside.ret(inside.zext(status.is_error, _I64))
+        both = builder.ptrtoint(function, _I64), builder.ptrtoint(room, _I64)
+        return context.make_tuple(builder, sig.return_type, both)
+
+    return types.UniTuple(types.intp, 2)(types.intp, *arrays, types.boolean), emit
+
+
+@intrinsic
+def call_task(typing, function, given, first, last):
+    """Carries out a task's units ``first`` to ``last``; not 0 if it failed."""
+
+    def emit(context, builder, sig, args):
+        function = builder.inttoptr(args[0], _TASK.as_pointer())
+        return builder.call(function, [builder.inttoptr(args[1], _TASK.args[0]), *args[2:]])
+
+    return types.intp(types.intp, types.intp, types.intp, types.intp), emit

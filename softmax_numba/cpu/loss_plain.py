@@ -14,13 +14,13 @@ from numba import prange, types
 from softmax_numba import pages
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
-from softmax_numba.cpu.compiled import once
+from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
 from softmax_numba.cpu.lane import NORMALISER, PARTS
 from softmax_numba.cpu.loss_sweeps import INDICES, added_up, arranged, body_of_losses, counts_of
 from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import PARALLEL_FROM
-from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of, compiled_for
+from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.dtypes import dtype_of, storage_of
 

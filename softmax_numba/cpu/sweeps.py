@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numba import prange, types
 
-from softmax_numba.cpu import threads
+from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.arrays import apart, as_columns, as_lane, as_lanes, place, start_of
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
-from softmax_numba.cpu.compiled import kept, once
+from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, inlined, named
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
@@ -51,14 +51,6 @@ class Arrays(NamedTuple):
     @property
     def compute(self) -> np.dtype:
         return np.dtype(str(COMPUTES_IN[self.storage]))
-
-
-def compiled_for(function: Callable, name: str, signature: tuple[types.Type, ...]) -> Callable:
-    """The function compiled (or read from disk) for one signature."""
-    dispatcher = kept(function, name)
-    dispatcher.compile(signature)
-    dispatcher.disable_compile()
-    return dispatcher
 
 
 _BUILDERS = {
@@ -186,9 +178,18 @@ def _carrier(
     parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
+    few = plan.sweep != "long" and outer * length * inner <= crew.MOST_VALUES
+    together = crew.together(arrays.types, body, units, plan.past_cache)
+
     def shared(x, mask, temperature, out):
+        if not few:
+            crew.dismiss()
+        elif together(x, mask, temperature, out):
+            return
         if not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
             serial(x, mask, temperature, out)
+        if few:
+            crew.ended()
 
     return _turned(shared) if plan.sweep == "short" else shared
 

@@ -1,0 +1,177 @@
+"""How a thread that is awake joins in a call of another's: a few numbers in memory that both look at.
+
+Whoever leads a call publishes a task (``jit.as_task``) cut into shares and takes them from the first on; who joins
+takes them from the last on. So in the next call on the same arrays each finds its half in its own core's cache: two
+threads that took shares in turn needed a third longer. A share belongs to whoever counted it. When none is left nobody
+joins any more, and the leader waits for those who did; it never waits for anybody else.
+"""
+
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from softmax_numba.cpu.jit import as_task, call_body, call_task, inlined
+from softmax_numba.cpu.simd import I8, I32
+
+# Where what stands; what several threads write has a cache line of its own.
+CALL, TAKEN, LAST, LEAVE, END, AWAKE, PRESENT, BELL = 8, 16, 17, 24, 25, 32, 33, 48
+FUNCTION, GIVEN, UNITS, SHARES, MOST, FAILED = range(40, 46)
+NUMBERS = 64
+# CALL holds the call's number, whether one may join, and in its lowest bits how many have.
+OPEN, ONE_CALL = 1 << 8, 1 << 9
+JOINED = OPEN - 1
+
+_HINTS = {"x86_64": ("llvm.x86.sse2.pause",), "aarch64": ("llvm.aarch64.hint", ir.Constant(I32, 1))}
+_HINTS |= {"amd64": _HINTS["x86_64"], "arm64": _HINTS["aarch64"]}
+
+
+def _place(context, builder, sig, args):
+    data = context.make_array(sig.args[0])(context, builder, args[0]).data
+    return builder.gep(data, [args[1]])
+
+
+@intrinsic
+def look(typing, numbers, index):
+    """A number that another thread may write; what it wrote before is seen from here on."""
+
+    def emit(context, builder, sig, args):
+        return builder.load_atomic(_place(context, builder, sig, args), "acquire", 8)
+
+    return types.int64(numbers, types.intp), emit
+
+
+@intrinsic
+def tell(typing, numbers, index, value):
+    """Writes a number for other threads to look at."""
+
+    def emit(context, builder, sig, args):
+        builder.store_atomic(args[2], _place(context, builder, sig, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(numbers, types.intp, types.int64), emit
+
+
+@intrinsic
+def add(typing, numbers, index, value):
+    """Adds to a number that other threads change too; what it was before."""
+
+    def emit(context, builder, sig, args):
+        return builder.atomic_rmw("add", _place(context, builder, sig, args), args[2], "seq_cst")
+
+    return types.int64(numbers, types.intp, types.int64), emit
+
+
+@intrinsic
+def replace(typing, numbers, index, before, after):
+    """Writes ``after`` if the number still is ``before``; whether it was."""
+
+    def emit(context, builder, sig, args):
+        done = builder.cmpxchg(_place(context, builder, sig, args), args[2], args[3], "seq_cst")
+        return builder.extract_value(done, 1)
+
+    return types.boolean(numbers, types.intp, types.int64, types.int64), emit
+
+
+@intrinsic
+def pause(typing):
+    """Tells the processor, where there is a way, that this thread waits."""
+    hint = _HINTS.get(platform.machine().lower())
+
+    def emit(context, builder, sig, args):
+        if hint is not None:
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in hint[1:]])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, hint[0]), hint[1:])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@inlined
+def _take(numbers, k):
+    units, shares = numbers[UNITS], numbers[SHARES]
+    if call_task(numbers[FUNCTION], numbers[GIVEN], units * k // shares, units * (k + 1) // shares):
+        tell(numbers, FAILED, 1)
+
+
+@inlined
+def lead(numbers, function, given, units, shares, most):
+    """Carries out a task together with at most ``most`` of those who are awake."""
+    numbers[FUNCTION], numbers[GIVEN], numbers[UNITS], numbers[SHARES] = function, given, units, shares
+    numbers[MOST], numbers[FAILED], numbers[TAKEN], numbers[LAST] = most, 0, 0, 0
+    tell(numbers, CALL, look(numbers, CALL) + ONE_CALL + OPEN)
+    k = 0
+    while add(numbers, TAKEN, 1) < shares:
+        _take(numbers, k)
+        k += 1
+    add(numbers, CALL, -OPEN)
+    while look(numbers, CALL) & JOINED:
+        pause()
+    if look(numbers, FAILED):
+        raise MemoryError("no memory for a buffer")
+
+
+@intrinsic
+def _sleep(typing, numbers, index):
+    """Waits for the semaphore that stands there, or for a signal."""
+    return _called_with_place("sem_wait", numbers)
+
+
+@intrinsic
+def _rung_again(typing, numbers, index):
+    """Not 0 unless the semaphore has been raised once more, which this takes back."""
+    return _called_with_place("sem_trywait", numbers)
+
+
+def _called_with_place(name, numbers):
+    def emit(context, builder, sig, args):
+        place = builder.bitcast(_place(context, builder, sig, args), I8.as_pointer())
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, [place.type]), name)
+        return builder.call(function, [place])
+
+    return types.int32(numbers, types.intp), emit
+
+
+@inlined
+def _stay_awake(numbers, patience):
+    """Joins calls until there has been none for ``patience`` looks, or until told to leave."""
+    add(numbers, AWAKE, 1)
+    seen, waited = -1, 0
+    while waited < patience and not look(numbers, LEAVE):
+        call = look(numbers, CALL)
+        waited += 1
+        if call & OPEN and call // ONE_CALL != seen and call & JOINED < numbers[MOST]:
+            if replace(numbers, CALL, call, call + 1):
+                seen, waited = call // ONE_CALL, 0
+                shares = numbers[SHARES]
+                while add(numbers, TAKEN, 1) < shares:
+                    _take(numbers, shares - 1 - add(numbers, LAST, 1))
+                add(numbers, CALL, -1)
+        else:
+            pause()
+    add(numbers, AWAKE, -1)
+
+
+def serve(numbers, patience, times):
+    """A member's life: awake, and asleep until the bell rings, ``times`` times or until the end."""
+    add(numbers, PRESENT, 1)
+    while not look(numbers, END):
+        _stay_awake(numbers, patience)
+        times -= 1
+        if times == 0:
+            break
+        _sleep(numbers, BELL)
+        while _rung_again(numbers, BELL) == 0:  # it rings at every call until somebody is awake
+            pass
+    add(numbers, PRESENT, -1)
+
+
+def led(body, x, other, temperature, out, units, shares, most, past_cache, numbers):
+    """The sweep ``body`` over all units, by whoever is awake."""
+    if shares == 1:
+        call_body(body, x, other, temperature, out, 0, units, past_cache)
+    else:
+        function, given = as_task(body, x, other, temperature, out, past_cache)
+        lead(numbers, function, given, units, shares, most)

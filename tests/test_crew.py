@@ -1,0 +1,176 @@
+"""Threads that stay awake between calls: they join, and nobody depends on them."""
+
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from grids import normal
+from numba import types
+from oracle import BFLOAT16, same_bits
+from processes import run
+
+import softmax_numba
+from softmax_numba.cpu import crew, threads
+from softmax_numba.cpu.joining import AWAKE, CALL, LAST, MOST
+from softmax_numba.cpu.sweeps import address_of_body
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or crew._cores() < 2, reason="needs Linux's semaphores and a second core"
+)
+
+
+def joined(call, seconds=30.0):
+    """The result of the first call in which another thread has taken a share."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        result = call()
+        if crew._crew.numbers[LAST]:
+            crew._crew.numbers[LAST] = 0
+            return result
+    raise AssertionError(f"nobody joined in {seconds} s")
+
+
+@pytest.fixture(autouse=True)
+def two_threads(monkeypatch):
+    monkeypatch.setattr(threads, "in_use", lambda: 2)
+    monkeypatch.setattr(softmax_numba.calls.threads, "in_use", lambda: 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "axis"),
+    [
+        ("softmax", np.float32, (701, 100), 1),
+        ("softmax", np.float32, (8200, 10), 1),
+        ("softmax", np.float32, (9, 300, 31), 1),
+        ("softmax", np.float32, (70, 1001), 0),
+        ("log_softmax", np.float64, (701, 100), 1),
+        ("logsumexp", BFLOAT16, (701, 100), 1),
+    ],
+)
+def test_the_same_bits_as_one_thread(name, dtype, shape, axis, monkeypatch):
+    """Of every sweep that is shared, and of every kind of result."""
+    x = normal(shape, dtype, scale=3.0)
+    function = getattr(softmax_numba, name)
+    found = joined(lambda: function(x, axis))
+    with monkeypatch.context() as alone:
+        alone.setattr(threads, "in_use", lambda: 1)
+        assert same_bits(found, function(x, axis))
+
+
+def test_masks_and_temperatures():
+    x = normal((700, 100), np.float32)
+    where = np.random.default_rng(1).random(x.shape) < 0.7
+    found = joined(lambda: softmax_numba.softmax(x, where=where, temperature=0.5))
+    rows = [softmax_numba.softmax(x[i], where=where[i], temperature=0.5) for i in (0, 350, 699)]
+    assert same_bits(found[[0, 350, 699]], np.stack(rows))
+
+
+def test_no_more_join_than_threads_are_in_use():
+    x = normal((700, 100), np.float32)
+    joined(lambda: softmax_numba.softmax(x))
+    assert crew._crew.numbers[MOST] == 1
+    assert crew._crew.members == 1
+
+
+def test_they_sleep_soon():
+    x = normal((700, 100), np.float32)
+    joined(lambda: softmax_numba.softmax(x))
+    end = time.monotonic() + 10
+    while crew._crew.seen[AWAKE] and time.monotonic() < end:
+        time.sleep(1e-3)
+    assert not crew._crew.seen[AWAKE]
+    used = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - used < 0.1
+
+
+def test_calls_far_apart_wake_nobody():
+    x = normal((700, 100), np.float32)
+    joined(lambda: softmax_numba.softmax(x))
+    calls = crew._crew.numbers[CALL]
+    for _ in range(3):
+        time.sleep(2 * crew._crew.spin)
+        softmax_numba.softmax(x)
+    assert crew._crew.numbers[CALL] == calls
+
+
+def test_a_failure_in_a_share_is_the_callers():
+    def body(x, mask, temperature, out, first, last, past_cache):
+        if first >= 10:
+            raise MemoryError
+
+    arrays = (
+        types.Array(types.float32, 3, "A", readonly=True),
+        types.none,
+        types.none,
+        types.Array(types.float32, 3, "A"),
+    )
+    address = address_of_body(
+        crew.compiled(body, "failing_body", body=True), "failing", (*arrays, types.intp, types.intp, types.boolean)
+    )
+    x = np.ones((20, 2, 1), np.float32)
+    leader = crew.leader(arrays)
+    with pytest.raises(MemoryError):
+        leader(address, x, None, None, x, 20, 4, 1, False, crew._crew.numbers)
+    leader(address, x, None, None, x, 10, 4, 1, False, crew._crew.numbers)
+
+
+def test_from_several_python_threads():
+    """One leads, the others take the layer's threads."""
+    x = normal((700, 100), np.float32)
+    expected, right = softmax_numba.softmax(x), []
+
+    def work():
+        right.extend(same_bits(softmax_numba.softmax(x), expected) for _ in range(200))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert right == [True] * 800
+
+
+LOOP = """
+import os, signal, threading, time
+import numpy as np, numba
+from softmax_numba import softmax
+from softmax_numba.cpu import crew
+from softmax_numba.cpu.joining import LAST
+numba.set_num_threads(2)
+x = np.random.default_rng(1).normal(size=(700, 100)).astype(np.float32)
+expected = softmax(x).tobytes()
+def loop(seconds=20.0):
+    end = time.monotonic() + seconds
+    while not crew._crew.numbers[LAST] and time.monotonic() < end:
+        assert softmax(x).tobytes() == expected
+    return bool(crew._crew.numbers[LAST])
+"""
+
+
+def test_a_forked_child_has_a_crew_of_its_own():
+    program = """
+    assert loop()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(40)
+        os._exit(0 if softmax(x).tobytes() == expected and loop() else 3)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert softmax(x).tobytes() == expected
+    """
+    run(program, before=LOOP)
+
+
+def test_a_process_ends_while_they_are_awake():
+    for _ in range(3):
+        run("assert loop(); softmax(x)", before=LOOP, SOFTMAX_NUMBA_SPIN=1_000_000)
+
+
+def test_they_can_be_switched_off():
+    program = """
+    assert not loop(0.5)
+    assert [t.name for t in threading.enumerate()] == ["MainThread"]
+    """
+    run(program, before=LOOP, SOFTMAX_NUMBA_SPIN=0)
