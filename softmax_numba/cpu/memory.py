@@ -98,6 +98,32 @@ def masked(builder, name, result, pointer, mask, others):
     return call_llvm(builder, name, result, operands, [vector, pointer.type])
 
 
+def _picked(reach, places):
+    """Compiles a load of ``reach`` vectors' values, of which ``places(count)`` are one vector's."""
+
+    @intrinsic
+    def load_picked(typing, pointer, index):
+        storage = pointer.dtype
+        vector = vector_of(COMPUTES_IN[storage])
+
+        def emit(context, builder, sig, args):
+            kind = stored(storage, reach * vector.count)
+            value = builder.load(place_of(builder, *args, kind), align=storage.bitwidth // 8)
+            chosen = ir.Constant(ir.VectorType(I32, vector.count), places(vector.count))
+            value = builder.shuffle_vector(value, ir.Constant(kind, ir.Undefined), chosen)
+            return decode(builder, value, storage, vector)
+
+        return vector(pointer, types.intp), emit
+
+    return load_picked
+
+
+# Every second value from ``pointer[index]`` on, the one after the last included in what is read; and a vector's values
+# from ``pointer[index:]``, the last first.
+load_every_other = _picked(2, lambda count: list(range(0, 2 * count, 2)))
+load_reversed = _picked(1, lambda count: list(range(count))[::-1])
+
+
 @intrinsic
 def load_first(typing, pointer, index, count):
     """The first ``count`` values of a vector, -inf in the other places, whose memory is not touched."""

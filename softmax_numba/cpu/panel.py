@@ -11,7 +11,9 @@ from softmax_numba.cpu.jit import inlined
 from softmax_numba.cpu.memory import (
     filled,
     load,
+    load_every_other,
     load_first,
+    load_reversed,
     mask_at,
     mask_first,
     number_at,
@@ -100,12 +102,22 @@ def _copy_masked(x, mask, o, j, tail, vectors, panel):
 
 @inlined
 def _gather(x, mask, o, j, tail, vectors, panel):
-    """The same for any strides, one value at a time."""
+    """The same for any strides: one value at a time, but for every second and for reversed ones without a mask."""
     length, width = x.shape[1], width_of(panel)
     top = filled(panel, -np.inf)
-    left = length
+    left, first = length, 0
     _fill_up(panel, length - tail, vectors)
-    for i in range(length):
+    if mask is None:
+        last = length - tail  # beyond it there may be no values in between
+        if x.strides[1] == 2 * x.itemsize:
+            while first < last:
+                store(panel, first, load_every_other(place(x, o, first, j), 0))
+                first += width
+        elif x.strides[1] == -x.itemsize:
+            while first < last:
+                store(panel, first, load_reversed(place(x, o, first + width - 1, j), 0))
+                first += width
+    for i in range(first, length):
         put(panel, i, number_at(place(x, o, i, j), 0))
         if mask is not None and not mask[o, i, j]:
             put(panel, i, -np.inf)
