@@ -69,7 +69,8 @@ def _add_report(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = report.add_argument
-    add("--out", type=Path, default=Path("softmax-report"), metavar="DIR", help="the folder (default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help="the folder (default: softmax-report; with --from, the file's own)")
+    add("--from", type=Path, metavar="FILE", dest="source", help="write the report of a results.json anew; no timing")
     effort = report.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="at most 3 minutes on 2 cores (default)")
     effort.add_argument(
@@ -126,12 +127,22 @@ def _split(names: Sequence[str]) -> list[str]:
     return [part for name in names for part in name.split(",")]
 
 
-def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from softmax_numba.report.command import Request, execute, prepare
+# What says what to measure, and how.
+_MEASURING = ("quick", "full", "ops", "dtypes", "peers", "workloads", "threads", "input", "axis", "key")
 
+
+def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from softmax_numba.report.command import Request, execute, prepare, rewrite
+
+    if options.source is not None:
+        for name in _MEASURING:
+            if getattr(options, name) not in (None, False, []):
+                raise _UsageError(f"--{name} has no meaning with --from FILE: nothing is measured")
+        print(f"report: {rewrite(options.source, options.out).resolve()}")
+        return 0
     prepared = prepare(
         Request(
-            out=options.out,
+            out=options.out or Path("softmax-report"),
             command=shlex.join(["softmax-numba", *arguments]),
             full=options.full,
             ops=_split(options.ops),

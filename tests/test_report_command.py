@@ -18,6 +18,7 @@ from report_cases import TINY, fake_peer  # noqa: E402
 from softmax_numba.bench import peers, run  # noqa: E402
 from softmax_numba.bench.results import read  # noqa: E402
 from softmax_numba.bench.workloads import select  # noqa: E402
+from softmax_numba.cli import main  # noqa: E402
 from softmax_numba.report import command  # noqa: E402
 
 FILES = {"results.json", "results.csv", "summary.md", "index.html", "figures"}
@@ -253,3 +254,21 @@ def test_late_cells_of_a_slow_run_get_fewer_rounds():
     ticks = iter([0.0, 1.0, 100.0])
     first, second = run.measure(plan, clock=lambda: next(ticks))
     assert (len(first.ours.seconds), len(second.ours.seconds)) == (4, 2)
+
+
+def test_report_is_written_anew_from_its_results(tmp_path, console, capsys):
+    report(tmp_path, console)
+    out = tmp_path / "out"
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for path in before:
+        if path.name != "results.json":
+            (out / path).unlink()
+    assert main(["report", "--from", str(out)]) == 0
+    assert capsys.readouterr().out == f"report: {out / 'index.html'}\n"
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("options", [["--ops", "softmax"], ["--full"], ["--threads", "1"]])
+def test_what_to_measure_has_no_meaning_when_nothing_is_measured(tmp_path, capsys, options):
+    assert main(["report", "--from", str(tmp_path), *options]) == 2
+    assert f"{options[0]} has no meaning with --from" in capsys.readouterr().err

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from softmax_numba.bench.results import ContenderInfo, Results
     from softmax_numba.bench.run import Effort, Plan
 
-__all__ = ["INTERRUPTED", "OURS_IS_WRONG", "Prepared", "Request", "execute", "prepare", "prepare_grid"]
+__all__ = ["INTERRUPTED", "OURS_IS_WRONG", "Prepared", "Request", "execute", "prepare", "prepare_grid", "rewrite"]
 
 OURS_IS_WRONG, INTERRUPTED = 1, 130
 _NEEDED = ("jinja2", "matplotlib", "rich")
@@ -214,6 +214,39 @@ def execute(prepared: Prepared, console: "Console", *, now: Callable[[], datetim
         print_line(console, f"interrupted: {done}; the report holds these and says so")
         return INTERRUPTED
     return 0 if summary.right else OURS_IS_WRONG
+
+
+def rewrite(source: Path, out: Path | None) -> Path:
+    """Write the report of a results file anew, without measuring.
+
+    Parameters
+    ----------
+    source : Path
+        A ``results.json``, or the folder of a report.
+    out : Path or None
+        The folder to write into; None: the same.
+
+    Returns
+    -------
+    Path
+        The page, or the table of a grid.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read or the folder not be written.
+    """
+    _check_installed()
+    from softmax_numba.report.compare import load
+    from softmax_numba.report.folder import PAGE, REGIMES, write_all, write_grid
+
+    results = load(source)
+    folder = writable_folder(out or (source if source.is_dir() else source.parent))
+    if results.mode == "grid":
+        write_grid(folder, results)
+        return folder / REGIMES
+    write_all(folder, results)
+    return folder / PAGE
 
 
 def _begin(prepared: Prepared, started: datetime) -> "Results":

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from softmax_numba.bench.results import Results
+from softmax_numba.bench.results import Results, read
 from softmax_numba.report import growth, regimes
 from softmax_numba.report.figures import draw
 from softmax_numba.report.page import render
@@ -14,10 +14,12 @@ from softmax_numba.report.text import markdown
 __all__ = [
     "CSV",
     "FIGURES",
+    "GRID",
     "PAGE",
     "REGIMES",
     "RESULTS",
     "SUMMARY",
+    "grid_beside",
     "write_all",
     "write_grid",
     "write_results",
@@ -25,7 +27,7 @@ __all__ = [
 ]
 
 RESULTS, CSV, SUMMARY, PAGE, FIGURES = "results.json", "results.csv", "summary.md", "index.html", "figures"
-REGIMES = "regimes.md"
+REGIMES, GRID = "regimes.md", "speed"
 _PICTURES = ("speed", "bandwidth", "accuracy", "latency")
 
 
@@ -56,9 +58,17 @@ def write_results(folder: Path, results: Results) -> None:
     write_whole(folder / RESULTS, results.to_json())
 
 
+def grid_beside(folder: Path) -> Results | None:
+    """The grid of regimes in the folder's own folder ``speed``; None if none is there that can be read."""
+    try:
+        return read(folder / GRID / RESULTS)
+    except (OSError, ValueError):
+        return None
+
+
 def write_all(folder: Path, results: Results) -> Summary:
     """Every file of the report, the page last: when it is there, what it speaks of is there."""
-    summary = summarise(results)
+    summary, grid = summarise(results), grid_beside(folder)
     pictures = draw(results)
     figures = folder / FIGURES
     figures.mkdir(exist_ok=True)
@@ -72,7 +82,7 @@ def write_all(folder: Path, results: Results) -> Summary:
     write_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
     write_whole(folder / SUMMARY, markdown(summary))
-    write_whole(folder / PAGE, render(summary, pictures))
+    write_whole(folder / PAGE, render(summary, pictures, grid))
     return summary
 
 

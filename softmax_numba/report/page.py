@@ -1,12 +1,14 @@
-"""The page: one HTML file that holds everything it shows, pictures and downloads included."""
+"""The page: one HTML file that holds everything it shows, pictures included; downloads lie beside it."""
 
 from base64 import b64encode
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from softmax_numba.bench.results import Results
 from softmax_numba.report.figures import Picture
-from softmax_numba.report.summary import Summary
+from softmax_numba.report.summary import Row, Summary, summarise
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import ratio_text, ulp_text
 
@@ -22,6 +24,11 @@ def _tuple_text(values: Sequence[int]) -> str:
     return str(tuple(values))
 
 
+def _key(row: Row, what: str) -> Markup:
+    """The attribute that a cell of the table is sorted by."""
+    return Markup(f' data-key="{row.keys[what]:.6g}"') if what in row.keys else Markup("")
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("softmax_numba.report", "."),
@@ -32,6 +39,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "data_uri": _data_uri,
+        "key": _key,
         "ratio": ratio_text,
         "ulp": ulp_text,
         "tuple_text": _tuple_text,
@@ -39,7 +47,7 @@ def _environment() -> Environment:
     return environment
 
 
-def render(summary: Summary, pictures: Sequence[Picture]) -> str:
+def render(summary: Summary, pictures: Sequence[Picture], grid: Results | None = None) -> str:
     """The page's text.
 
     Parameters
@@ -47,6 +55,8 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
     summary : Summary
     pictures : sequence of Picture
         Embedded as SVG, in this order.
+    grid : Results, optional
+        The grid of regimes on the same machine, whose cells stand in the table too.
     """
     results = summary.results
     machine = results.machine
@@ -55,6 +65,13 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
         key=lambda item: item[2].median,
         default=None,
     )
+    others = summarise(grid) if grid is not None else None
+    peers = {peer.name: peer for peer in (*(grid.peers if grid is not None else ()), *results.peers)}
+    rows = [("report", row) for row in summary.rows]
+    losing = list(summary.losing)
+    if others is not None:
+        rows += [("grid", row) for row in others.rows]
+        losing += others.losing
     references = dict.fromkeys(
         m.accuracy.reference for cell in results.cells for m in cell.measurements if m.accuracy is not None
     )
@@ -66,14 +83,15 @@ def render(summary: Summary, pictures: Sequence[Picture]) -> str:
             results=results,
             machine=machine,
             ours=results.contenders[0],
-            peers=results.peers,
+            peers=tuple(peers.values()),
+            grid=grid,
+            rows=rows,
+            losing=losing,
             pictures=pictures,
             worst=worst,
             # Others' work for more than half a hardware thread.
             busy=machine.load is not None and machine.load > 0.5,
             references=list(references),
             facts=facts(results),
-            csv=results.to_csv(),
-            json=results.to_json(),
         )
     )

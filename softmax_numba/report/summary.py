@@ -75,7 +75,11 @@ class Note:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell in words; the keys of the mappings are peers' names."""
+    """One cell in words; the keys of the mappings are peers' names.
+
+    ``keys`` has the numbers that a table is sorted by: "time", "speed", "share", "ulp" and, a peer, "vs NAME" and
+    "ulp NAME"; what is unknown is left out.
+    """
 
     workload: str
     title: str
@@ -93,10 +97,18 @@ class Row:
     peer_ulps: dict[str, str]
     worst_peer_ulp: str
     status: str
+    keys: dict[str, float]
 
     @property
     def loses(self) -> bool:
         return SLOWER in self.verdicts.values() or self.status != "ok"
+
+    @property
+    def verdict(self) -> str:
+        """The worst against any peer; what is not right has its status."""
+        if self.status != "ok":
+            return self.status
+        return next((word for word in (SLOWER, LEVEL, FASTER) if word in self.verdicts.values()), "not compared")
 
     @property
     def marks(self) -> dict[str, str]:
@@ -173,6 +185,7 @@ def _exceeds(cell: Cell) -> bool:
 
 def _row(results: Results, cell: Cell) -> Row:
     ratios, intervals, verdicts, ulps = {}, {}, {}, {}
+    keys: dict[str, float | None] = {}
     for peer in results.peers:
         m = cell.named(peer.name)
         ratio = cell.speed_ratio(peer.name)
@@ -183,9 +196,12 @@ def _row(results: Results, cell: Cell) -> Row:
         else:
             ratios[peer.name] = "–" if m is None or m.status in ("ok", "unsupported") else m.status
         ulps[peer.name] = ulp_text(_max_ulp([m]))
+        keys |= {f"vs {peer.name}": None if ratio is None else ratio.median, f"ulp {peer.name}": _max_ulp([m])}
     ours, time, share = cell.ours, cell.ours.time, cell.share_of_bound(cell.ours.name)
     speed = cell.bytes_per_second(ours.name)
     latency = cell.kind == "latency"
+    keys |= {"time": None if time is None else time.median, "speed": None if latency else speed}
+    keys |= {"share": None if share is None else share.median, "ulp": _max_ulp([ours])}
     return Row(
         workload=cell.workload,
         title=results.workload(cell.workload).title,
@@ -203,6 +219,7 @@ def _row(results: Results, cell: Cell) -> Row:
         peer_ulps=ulps,
         worst_peer_ulp=ulp_text(_max_ulp(cell.peers)),
         status=ours.status,
+        keys={what: value for what, value in keys.items() if value is not None},
     )
 
 
