@@ -93,8 +93,9 @@ def _add_speed(commands: Any) -> None:
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
         description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
-        "bare exponential of the same elements, then one lane of every size with every number of threads, and write\n"
-        "regimes.md, growth.svg and .png, results.json and results.csv into a folder.",
+        "bare exponential of the same elements, then a map of lengths and numbers of lanes, then one lane of every\n"
+        "size with every number of threads, and write regimes.md, growth.svg and .png, results.json and results.csv\n"
+        "into a folder.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -167,6 +168,7 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.list:
         for regime in regimes.REGIMES.values():
             print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {len(regime.tasks)} cells")
+        print(f"map: a grid of lengths and numbers of lanes, {len(regimes.MAP)} cells")
         print(f"growth: one lane of every size, with every number of threads, {len(regimes.GROWTH)} cells")
         return 0
     from rich.console import Console

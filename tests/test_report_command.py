@@ -20,9 +20,11 @@ from softmax_numba.bench.results import read  # noqa: E402
 from softmax_numba.bench.workloads import select  # noqa: E402
 from softmax_numba.cli import main  # noqa: E402
 from softmax_numba.report import command  # noqa: E402
+from softmax_numba.report.drawing import QUESTIONS  # noqa: E402
 
 FILES = {"results.json", "results.csv", "summary.md", "index.html", "figures"}
-PICTURES = {f"{name}.{ending}" for name in ("speed", "bandwidth", "accuracy", "latency") for ending in ("svg", "png")}
+NAMES = ("speed", "bandwidth", "accuracy", "tradeoff", "latency", *(n for n in QUESTIONS if n.startswith("explained")))
+PICTURES = {f"{name}.{ending}" for name in NAMES for ending in ("svg", "png")}
 
 
 @pytest.fixture

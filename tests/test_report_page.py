@@ -15,7 +15,7 @@ pytest.importorskip("jinja2")
 from report_cases import FASTER, LOSING, MACHINE, accuracy, made_up_cell, made_up_results
 
 from softmax_numba.bench.timing import Spread
-from softmax_numba.report.figures import draw
+from softmax_numba.report.gallery import draw
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import summarise, verdict
 from softmax_numba.report.text import markdown
@@ -68,7 +68,7 @@ def test_page_needs_nothing_from_outside(page):
 
 def test_cells_of_the_grid_stand_in_the_table_too():
     lost = replace(LOSING, op="logsumexp")
-    text = render(summarise(made_up_results(FASTER)), (), made_up_results(lost, command="softmax-numba speed"))
+    text = render(summarise(made_up_results(FASTER)), (), (), made_up_results(lost, command="softmax-numba speed"))
     assert set(Page(text).rows) == {"classifier-head softmax float32", "single-1x10 logsumexp float32"}
     losing = text[text.index('id="losing"') : text.index('id="pictures"')]
     assert "as fast as PyTorch: logsumexp of single-1x10 float32" in losing
@@ -77,7 +77,7 @@ def test_cells_of_the_grid_stand_in_the_table_too():
 def test_pictures_are_embedded_whole(page, pictures):
     sources = [link for tag, link in Page(page).links if tag == "img"]
     assert [base64.b64decode(source.split(",", 1)[1]) for source in sources] == [p.svg for p in pictures]
-    assert [p.name for p in pictures] == ["speed", "bandwidth", "accuracy", "latency"]
+    assert [p.name for p in pictures] == ["speed", "bandwidth", "accuracy", "tradeoff", "latency"]
     assert all(alt.startswith(p.title) for alt, p in zip(Page(page).alts, pictures, strict=True))
 
 
@@ -213,4 +213,4 @@ def test_pictures_draw_every_cell_in_its_row():
 
 def test_a_peer_a_thousand_times_slower_fits_on_the_page():
     cell = made_up_cell((1e-6, 1e-6, 1e-6), (4e-3, 5e-3, 6e-3), (0.5e-9, 1e-9, 1e-9), workload="single-1x10")
-    assert len(draw(made_up_results(cell))) == 3
+    assert len(draw(made_up_results(cell))) == 4

@@ -14,7 +14,7 @@ from softmax_numba.bench.requests import choose
 from softmax_numba.bench.run import Task
 from softmax_numba.bench.workloads import OPS, Draw, Workload
 
-__all__ = ["GROWTH", "REGIMES", "Regime", "tasks_of"]
+__all__ = ["GROWTH", "MAP", "REGIMES", "Regime", "tasks_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -108,6 +108,10 @@ def _tasks(
 _ROWS = (*_SHORT, *_TINY, *_MEMORY, *_CACHE, *_VOCABULARIES, *_LANES[2:3], *_INNER)
 # One lane of every size, with every number of threads: how the cost of a value changes.
 GROWTH = tuple(Task(_workload((2**n,), growth=True), "softmax", "float32") for n in range(0, 27, 2))
+# Lengths and numbers of lanes, one of each box of the report's map; up to 64 MB of float32.
+_SHAPES = tuple((16**lanes, 2**length) for length in range(4, 20, 3) for lanes in range(6) if 4 * lanes + length <= 24)
+_MAPPED = tuple(map(_workload, _SHAPES))
+MAP = _tasks(_MAPPED, OPS) + _tasks(_MAPPED, dtypes=("float64", "float16", "bfloat16"))
 _TABLE = (
     Regime("calls", "single calls", "dispatch; starts threads for two rows", 1.5, _tasks(_CALLS, OPS)),
     Regime("short", "lanes below 16", "160 ns a row below its vector width", 5.0, _tasks(_SHORT)),
@@ -149,7 +153,7 @@ REGIMES: dict[str, Regime] = {regime.name: regime for regime in _TABLE}
 
 
 def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
-    """The cells of the named regimes, and of ``growth``; without a name: of all of them.
+    """The cells of the named regimes, of the ``map`` and of ``growth``; without a name: of all of them.
 
     Raises
     ------
@@ -161,6 +165,5 @@ def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
     >>> [task.workload.shape for task in tasks_of(["growth"])][:3]
     [(1,), (4,), (16,)]
     """
-    chosen = choose("regime", names or [*REGIMES, "growth"], [*REGIMES, "growth"])
-    regimes = [REGIMES[name] for name in chosen if name != "growth"]
-    return tuple(task for regime in regimes for task in regime.tasks) + (GROWTH if "growth" in chosen else ())
+    tasks = {name: regime.tasks for name, regime in REGIMES.items()} | {"map": MAP, "growth": GROWTH}
+    return tuple(task for name in choose("regime", names or tasks, list(tasks)) for task in tasks[name])

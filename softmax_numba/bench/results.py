@@ -40,6 +40,10 @@
     ``accuracy``
         null, or see :class:`softmax_numba.bench.accuracy.Accuracy`.
 
+``processes``
+    What each contender costs a process, measured by ``report --full`` only; see
+    :class:`softmax_numba.bench.processes.ProcessCost`.
+
 Ratios, medians and quantiles are not stored: they are computed from the rounds, here, for every table and
 picture.
 """
@@ -54,6 +58,7 @@ from typing import Any
 
 from softmax_numba.bench.accuracy import Accuracy
 from softmax_numba.bench.machine import Machine
+from softmax_numba.bench.processes import ProcessCost
 from softmax_numba.bench.timing import Spread, ratio, spread
 
 __all__ = [
@@ -222,6 +227,7 @@ class Results:
     finished: str | None = None
     state: str = "running"
     cells: list[Cell] = field(default_factory=list)
+    processes: tuple[ProcessCost, ...] = ()
 
     @property
     def peers(self) -> tuple[ContenderInfo, ...]:
@@ -258,6 +264,7 @@ class Results:
                     "contenders": tuple(ContenderInfo(**c) for c in data["contenders"]),
                     "workloads": tuple(WorkloadInfo(**{**w, "shape": tuple(w["shape"])}) for w in data["workloads"]),
                     "cells": [Cell.from_dict(c) for c in data["cells"]],
+                    "processes": tuple(ProcessCost.from_dict(p) for p in data.get("processes", ())),
                 }
             )
         except (KeyError, TypeError) as error:

@@ -39,6 +39,8 @@ class Effort:
         How many results of a cell are compared with exact ones; None: all of them.
     exponentials : bool
         Whether the bare exponential of every element is timed beside the copy.
+    processes : int
+        How many processes find out what a contender costs one.
     """
 
     name: str
@@ -47,12 +49,13 @@ class Effort:
     total_seconds: float
     judged_values: int | None
     exponentials: bool = False
+    processes: int = 0
 
 
 # Quick: 36 cells in less than 3 minutes on two slow cores, imports, compilation and pictures included.
 QUICK = Effort("quick", Budget(6.0, 5, 25), fewest_rounds=3, total_seconds=60.0, judged_values=2**17)
-GRID = Effort("grid", Budget(3.0, 5, 15), fewest_rounds=3, total_seconds=390.0, judged_values=2**15, exponentials=True)
-FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1500.0, judged_values=None)
+GRID = Effort("grid", Budget(3.0, 5, 15), fewest_rounds=3, total_seconds=600.0, judged_values=2**15, exponentials=True)
+FULL = Effort("full", Budget(20.0, 7, 51), fewest_rounds=5, total_seconds=1400.0, judged_values=None, processes=3)
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def execute(prepared: Prepared, console: "Console", *, now: Callable[[], datetim
         The exit code. 0: done. 1: our own result was wrong, or failed, in some cell. 130: interrupted; what
         was measured is kept.
     """
+    from softmax_numba.bench.processes import in_processes
     from softmax_numba.bench.run import measure, start_threads
     from softmax_numba.report.folder import PAGE, REGIMES, write_all, write_grid, write_results
     from softmax_numba.report.terminal import print_grid, print_line, print_summary, progress
@@ -193,6 +194,10 @@ def execute(prepared: Prepared, console: "Console", *, now: Callable[[], datetim
                 results.threading_layer = machine.threading_layer()
                 write_results(prepared.out, results)
                 display.ends(task, cell)
+        if plan.effort.processes:
+            print_line(console, "start-up and memory, each in processes of their own")
+            modules = ((peer.name, peer.module) for peer in (peers.OURS, *plan.peers))
+            results.processes = in_processes(tuple(modules), plan.threads, plan.effort.processes)
         results.state = "complete"
     except KeyboardInterrupt:
         results.state = "interrupted"

@@ -1,74 +1,41 @@
 """The pictures: one question each, drawn from the rounds in the results.
 
-All share one layout: a row a workload and dtype, a panel an operation, a marker a library. Colours are Okabe
-and Ito's, which colour-blind readers can tell apart, and every library has a shape of its own besides.
+All share one layout: a row a workload and dtype, a panel an operation, a marker a library.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from softmax_numba.bench.results import Cell, ContenderInfo, Results
 from softmax_numba.bench.timing import Spread
+from softmax_numba.report.drawing import (
+    GRID,
+    INK,
+    LIMIT,
+    QUESTIONS,
+    STYLE,
+    Picture,
+    handle_of,
+    log_axis,
+    provenance,
+    saved,
+    styles_of,
+)
 from softmax_numba.report.summary import promised_ulp
 from softmax_numba.report.words import ratio_text, ulp_text
 
-__all__ = ["GRID", "STYLE", "Picture", "draw", "provenance", "saved", "styles_of"]
+__all__ = ["accuracy", "bandwidth", "latency", "speed"]
 
-_OURS = ("#0072B2", "o")
-_PEERS = (
-    ("#E69F00", "s"),
-    ("#009E73", "^"),
-    ("#D55E00", "D"),
-    ("#CC79A7", "v"),
-    ("#56B4E9", "P"),
-    ("#F0E442", "X"),
-    ("#999999", "h"),
-)
-_INK, GRID, _BAND, _LOSS, _PROMISE = "#1a1a1a", "#d9d9d9", "#f4f4f4", "#fbe9e1", "#8c8c8c"
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    # The same results give the same file.
-    "svg.hashsalt": "softmax-numba",
-    "svg.fonttype": "path",
-}
+_BAND, _LOSS = "#f4f4f4", "#fbe9e1"
+
 # An error below this is drawn here: exact results have no place on a logarithmic axis.
 _LEAST_ULP = 0.1
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture in both formats.
-
-    Attributes
-    ----------
-    name : str
-        The file's name without its ending.
-    title, caption : str
-        The question that it answers, and how to read it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    svg: bytes
-    png: bytes
 
 
 @dataclass(frozen=True)
@@ -82,18 +49,10 @@ class _Point:
 _Read = Callable[[Cell, str], _Point | None]
 
 
-def draw(results: Results) -> tuple[Picture, ...]:
-    """The pictures for which the results hold anything, the most important first."""
-    with matplotlib.rc_context(STYLE):
-        return tuple(
-            picture for make in (_speed, _bandwidth, _accuracy, _latency) if (picture := make(results)) is not None
-        )
-
-
 # --- the four questions -------------------------------------------------------------
 
 
-def _speed(results: Results) -> Picture | None:
+def speed(results: Results) -> Picture | None:
     def point(cell: Cell, name: str) -> _Point | None:
         ratio = cell.speed_ratio(name)
         if ratio is None:
@@ -102,15 +61,14 @@ def _speed(results: Results) -> Picture | None:
 
     def finish(axes: Axes, op: str) -> None:
         # Losing ratios are written out to the left of their markers, which takes room there.
-        _log_axis(axes, "×", least=(0.7, 2.0), room=0.2)
-        axes.axvline(1, color=_INK, linewidth=1.4, zorder=2)
+        log_axis(axes, "×", least=(0.7, 2.0), room=0.2)
+        axes.axvline(1, color=INK, linewidth=1.4, zorder=2)
         axes.axvspan(axes.get_xlim()[0], 1, color=_LOSS, zorder=0.5)
         axes.set_xlabel("peer's time / ours (log scale)")
 
     return _panels(
         results,
         name="speed",
-        title="How many times as fast as each library?",
         caption="Markers are medians of ratios taken round by round, whiskers reach from the 20 % to the 80 % "
         "quantile. Right of the line softmax-numba is faster; left of it, in the tinted part, slower, and the ratio is "
         "written out.",
@@ -121,7 +79,7 @@ def _speed(results: Results) -> Picture | None:
     )
 
 
-def _bandwidth(results: Results) -> Picture | None:
+def bandwidth(results: Results) -> Picture | None:
     def point(cell: Cell, name: str) -> _Point | None:
         m, share = cell.named(name), cell.share_of_bound(name)
         if share is None or m is None or m.status != "ok":
@@ -130,14 +88,13 @@ def _bandwidth(results: Results) -> Picture | None:
 
     def finish(axes: Axes, op: str) -> None:
         axes.set_xlim(0, max(105.0, min(axes.get_xlim()[1], 200.0)))
-        axes.axvline(100, color=_INK, linewidth=1.4, zorder=2)
+        axes.axvline(100, color=INK, linewidth=1.4, zorder=2)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f} %" if value else "0"))
         axes.set_xlabel(f"share of the speed of a plain {'read' if op == 'logsumexp' else 'copy'}")
 
     return _panels(
         results,
         name="bandwidth",
-        title="How close to what memory allows?",
         caption="The line is the fastest plain copy (for logsumexp: read) of the same bytes with as many threads, "
         "measured in the same rounds: no softmax can beat it by more than noise.",
         contenders=(results.contenders[0], *results.peers),
@@ -147,7 +104,7 @@ def _bandwidth(results: Results) -> Picture | None:
     )
 
 
-def _accuracy(results: Results) -> Picture | None:
+def accuracy(results: Results) -> Picture | None:
     def point(cell: Cell, name: str) -> _Point | None:
         m = cell.named(name)
         if m is None or m.accuracy is None or m.accuracy.max_ulp is None:
@@ -157,13 +114,12 @@ def _accuracy(results: Results) -> Picture | None:
         return _Point(Spread(value, value, value), note)
 
     def finish(axes: Axes, op: str) -> None:
-        _log_axis(axes, "", least=(_LEAST_ULP, 10.0))
+        log_axis(axes, "", least=(_LEAST_ULP, 10.0))
         axes.set_xlabel("largest error in ULP (log scale)")
 
     return _panels(
         results,
         name="accuracy",
-        title="How far from the exact result?",
         caption="The largest error over the results that were compared with extended precision, in units in the last "
         "place of the result's type; left is better. The grey line marks the bound that softmax-numba promises. Errors "
         "of less than 0.1 ULP are drawn at 0.1.",
@@ -175,7 +131,7 @@ def _accuracy(results: Results) -> Picture | None:
     )
 
 
-def _latency(results: Results) -> Picture | None:
+def latency(results: Results) -> Picture | None:
     def point(cell: Cell, name: str) -> _Point | None:
         m = cell.named(name)
         if m is None or m.time is None or m.status != "ok":
@@ -183,13 +139,12 @@ def _latency(results: Results) -> Picture | None:
         return _Point(Spread(1e6 * m.time.median, 1e6 * m.time.low, 1e6 * m.time.high))
 
     def finish(axes: Axes, op: str) -> None:
-        _log_axis(axes, "", least=(1.0, 10.0))
+        log_axis(axes, "", least=(1.0, 10.0))
         axes.set_xlabel("microseconds a call (log scale)")
 
     return _panels(
         results,
         name="latency",
-        title="What does one small call cost?",
         caption="The time of a call on an array so small that the arithmetic is nothing; left is better. "
         "Whiskers reach from the 20 % to the 80 % quantile of the rounds.",
         contenders=(results.contenders[0], *results.peers),
@@ -202,36 +157,11 @@ def _latency(results: Results) -> Picture | None:
 # --- the layout they share ----------------------------------------------------------
 
 
-def _log_axis(axes: Axes, unit: str, least: tuple[float, float], room: float = 0.0) -> None:
-    """A logarithmic axis that shows at least this range, labelled with plain numbers.
-
-    ``room`` is the share of its width that is added on the left.
-    """
-    if axes.get_xscale() == "log":  # the axis is shared, and an earlier panel has set it
-        return
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    low, high = min(low, least[0]), max(high, least[1])
-    low *= (low / high) ** room
-    axes.set_xlim(low, high)
-    # Within two decades there is room for 2 and 5; beyond, powers of ten do.
-    subs = (1.0, 2.0, 5.0) if high / low < 50 else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12 if len(subs) > 1 else 5))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}{unit}"))
-
-
-def styles_of(results: Results) -> dict[str, tuple[str, str]]:
-    peers = results.contenders[1:]
-    styles = {results.contenders[0].name: _OURS}
-    return styles | {peer.name: _PEERS[i % len(_PEERS)] for i, peer in enumerate(peers)}
-
-
+@matplotlib.rc_context(STYLE)
 def _panels(
     results: Results,
     *,
     name: str,
-    title: str,
     caption: str,
     contenders: Sequence[ContenderInfo],
     read: _Read,
@@ -262,7 +192,7 @@ def _panels(
         for cell in (cell for cell in cells if cell.op == op):
             y = rows.index((cell.workload, cell.dtype))
             if tick is not None:
-                axes.plot(2 * [tick(cell)], [y - 0.5, y + 0.5], color=_PROMISE, linewidth=2, zorder=1.5)
+                axes.plot(2 * [tick(cell)], [y - 0.5, y + 0.5], color=LIMIT, linewidth=2, zorder=1.5)
             for i, contender in enumerate(contenders):
                 point = points[id(cell), contender.name]
                 if point is not None:
@@ -275,10 +205,10 @@ def _panels(
     grid[0][0].set_yticks(range(len(rows)), [_row_label(results, *row) for row in rows])
 
     # The title stands over the names too: there it has room in pictures of a single panel.
-    figure.text(0.15 / width, 1 - 0.32 / height, title, fontsize=13, fontweight="bold", va="center")
-    handles = [_handle(c, *styles[c.name]) for c in contenders]
+    figure.text(0.15 / width, 1 - 0.32 / height, QUESTIONS[name], fontsize=13, fontweight="bold", va="center")
+    handles = [handle_of(c, *styles[c.name]) for c in contenders]
     if tick is not None:
-        handles.append(Line2D([], [], color=_PROMISE, linewidth=2, label="softmax-numba's promise"))
+        handles.append(Line2D([], [], color=LIMIT, linewidth=2, label="softmax-numba's promise"))
     figure.legend(
         handles=handles,
         loc="center left",
@@ -289,7 +219,7 @@ def _panels(
         handletextpad=0.4,
     )
     figure.text(0.15 / width, 0.16 / height, provenance(results), fontsize=7.5, color="#595959", va="center")
-    return Picture(name, title, caption, saved(figure, "svg"), saved(figure, "png"))
+    return Picture(name, caption, saved(figure, "svg"), saved(figure, "png"), results.command)
 
 
 def _rows(axes: Axes, count: int, op: str) -> None:
@@ -313,7 +243,7 @@ def _mark(axes: Axes, y: float, point: _Point, colour: str, shape: str) -> None:
         marker=shape,
         color=colour,
         markersize=5.5,
-        markeredgecolor=_INK,
+        markeredgecolor=INK,
         markeredgewidth=0.6,
         zorder=4,
     )
@@ -330,31 +260,5 @@ def _mark(axes: Axes, y: float, point: _Point, colour: str, shape: str) -> None:
         )
 
 
-def _handle(contender: ContenderInfo, colour: str, shape: str) -> Line2D:
-    return Line2D(
-        [],
-        [],
-        marker=shape,
-        color=colour,
-        markeredgecolor=_INK,
-        markeredgewidth=0.6,
-        linewidth=1.6,
-        label=f"{contender.title} {contender.version or ''}".strip(),
-    )
-
-
 def _row_label(results: Results, workload: str, dtype: str) -> str:
     return f"{results.workload(workload).title}, {dtype}"
-
-
-def provenance(results: Results) -> str:
-    machine = results.machine
-    state = "" if results.state == "complete" else f" · {results.state}"
-    return f"{machine.cpu} · {results.threads} threads · {results.started[:10]} · {results.mode}{state}"
-
-
-def saved(figure: Figure, kind: str) -> bytes:
-    file = io.BytesIO()
-    metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
-    figure.savefig(file, format=kind, dpi=150, metadata=metadata)
-    return file.getvalue()

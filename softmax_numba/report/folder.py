@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from softmax_numba.bench.results import Results, read
-from softmax_numba.report import growth, regimes
-from softmax_numba.report.figures import draw
+from softmax_numba.report import explained, gallery, growth, regimes
+from softmax_numba.report.drawing import QUESTIONS
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import markdown
@@ -28,7 +28,6 @@ __all__ = [
 
 RESULTS, CSV, SUMMARY, PAGE, FIGURES = "results.json", "results.csv", "summary.md", "index.html", "figures"
 REGIMES, GRID = "regimes.md", "speed"
-_PICTURES = ("speed", "bandwidth", "accuracy", "latency")
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -58,10 +57,20 @@ def write_results(folder: Path, results: Results) -> None:
     write_whole(folder / RESULTS, results.to_json())
 
 
+def _keep_results(folder: Path, results: Results) -> None:
+    """A file that holds the same, of this version or an older one, stays as it is."""
+    if _read(folder / RESULTS) != results:
+        write_results(folder, results)
+
+
 def grid_beside(folder: Path) -> Results | None:
     """The grid of regimes in the folder's own folder ``speed``; None if none is there that can be read."""
+    return _read(folder / GRID / RESULTS)
+
+
+def _read(path: Path) -> Results | None:
     try:
-        return read(folder / GRID / RESULTS)
+        return read(path)
     except (OSError, ValueError):
         return None
 
@@ -69,26 +78,26 @@ def grid_beside(folder: Path) -> Results | None:
 def write_all(folder: Path, results: Results) -> Summary:
     """Every file of the report, the page last: when it is there, what it speaks of is there."""
     summary, grid = summarise(results), grid_beside(folder)
-    pictures = draw(results)
+    pictures, lesson = gallery.draw(results, grid), explained.draw()
     figures = folder / FIGURES
     figures.mkdir(exist_ok=True)
-    for picture in pictures:
+    for picture in (*pictures, *lesson):
         write_whole(figures / f"{picture.name}.svg", picture.svg)
         write_whole(figures / f"{picture.name}.png", picture.png)
     # A picture of an earlier report in this folder that this one has no figures for.
-    for name in set(_PICTURES) - {picture.name for picture in pictures}:
+    for name in set(QUESTIONS) - {picture.name for picture in (*pictures, *lesson)}:
         for ending in ("svg", "png"):
             (figures / f"{name}.{ending}").unlink(missing_ok=True)
-    write_results(folder, results)
+    _keep_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
     write_whole(folder / SUMMARY, markdown(summary))
-    write_whole(folder / PAGE, render(summary, pictures, grid))
+    write_whole(folder / PAGE, render(summary, pictures, lesson, grid))
     return summary
 
 
 def write_grid(folder: Path, results: Results) -> Summary:
     """The files of a grid of regimes: the table, the picture of growing lanes, every round and CSV."""
-    write_results(folder, results)
+    _keep_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
     picture = growth.draw(results)
     if picture is not None:

@@ -4,10 +4,19 @@ from collections.abc import Iterator
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from softmax_numba.bench.results import Cell, ContenderInfo, Results, thread_counts, with_threads
-from softmax_numba.report.figures import GRID, STYLE, Picture, provenance, saved, styles_of
+from softmax_numba.report.drawing import (
+    GRID,
+    QUESTIONS,
+    STYLE,
+    Picture,
+    name_of,
+    plain_numbers,
+    provenance,
+    saved,
+    styles_of,
+)
 
 __all__ = ["draw", "table"]
 
@@ -47,7 +56,6 @@ def draw(results: Results) -> Picture | None:
     cells, counts, styles = _cells(results), thread_counts(results.threads), styles_of(results)
     if len(cells) < 2:
         return None
-    title = "What does a value cost, the longer its lane?"
     caption = (
         "One lane of float32, softmax into a given result: nanoseconds a value over the lane's length, both axes "
         "logarithmic; lower is better. Bands reach from the 20 % to the 80 % quantile of the rounds. Fewer threads "
@@ -71,16 +79,16 @@ def draw(results: Results) -> Picture | None:
                 marker=shape,
                 markersize=3 + 3 * share,
                 linewidth=0.6 + 1.6 * share,
-                label=f"{contender.title} {contender.version or ''}, {_threads_text(count)}",
+                label=f"{name_of(contender)}, {_threads_text(count)}",
             )
             axes.fill_between(lengths, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        axes.yaxis.set_major_formatter(plain_numbers())
         axes.set_xlabel("values in the lane")
         axes.set_ylabel("nanoseconds a value")
         axes.grid(color=GRID, linewidth=0.6)
         axes.legend(frameon=False)
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.suptitle(QUESTIONS["growth"], x=0.01, ha="left", fontsize=12, fontweight="bold")
         axes.set_title(provenance(results), loc="left", fontsize=8.5)
-        return Picture("growth", title, caption, saved(figure, "svg"), saved(figure, "png"))
+        return Picture("growth", caption, saved(figure, "svg"), saved(figure, "png"), results.command)

@@ -7,7 +7,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from softmax_numba.bench.results import Results
-from softmax_numba.report.figures import Picture
+from softmax_numba.report.drawing import Picture
+from softmax_numba.report.gallery import absent
 from softmax_numba.report.summary import Row, Summary, summarise
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import ratio_text, ulp_text
@@ -47,26 +48,23 @@ def _environment() -> Environment:
     return environment
 
 
-def render(summary: Summary, pictures: Sequence[Picture], grid: Results | None = None) -> str:
+def render(
+    summary: Summary, pictures: Sequence[Picture], lesson: Sequence[Picture] = (), grid: Results | None = None
+) -> str:
     """The page's text.
 
     Parameters
     ----------
     summary : Summary
-    pictures : sequence of Picture
-        Embedded as SVG, in this order.
+    pictures, lesson : sequence of Picture
+        Of the results, and of what softmax is: embedded as SVG, in this order.
     grid : Results, optional
         The grid of regimes on the same machine, whose cells stand in the table too.
     """
     results = summary.results
     machine = results.machine
-    worst = min(
-        ((s.title, *s.ratios[0]) for s in summary.standings if s.ratios),
-        key=lambda item: item[2].median,
-        default=None,
-    )
     others = summarise(grid) if grid is not None else None
-    peers = {peer.name: peer for peer in (*(grid.peers if grid is not None else ()), *results.peers)}
+    peers = {peer.name: peer for run in (results, grid) if run is not None for peer in run.peers}
     rows = [("report", row) for row in summary.rows]
     losing = list(summary.losing)
     if others is not None:
@@ -88,7 +86,9 @@ def render(summary: Summary, pictures: Sequence[Picture], grid: Results | None =
             rows=rows,
             losing=losing,
             pictures=pictures,
-            worst=worst,
+            lesson=lesson,
+            absent=absent(pictures),
+            others=others,
             # Others' work for more than half a hardware thread.
             busy=machine.load is not None and machine.load > 0.5,
             references=list(references),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 
 from softmax_numba.bench.results import Cell, Measurement, Results
-from softmax_numba.bench.timing import Spread
+from softmax_numba.bench.timing import Spread, spread
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
 
 __all__ = [
@@ -48,6 +48,8 @@ class Standing:
     ratios : tuple of (Cell, Spread)
         From the slowest cell to the fastest, in comparison.
     max_ulp : float or None
+    ulp : Spread or None
+        Of the cells' largest errors.
     wrong : int
         Cells in which the peer's result is wrong; they take no part in the mean.
     """
@@ -57,6 +59,7 @@ class Standing:
     mean: Spread | None
     ratios: tuple[tuple[Cell, Spread], ...]
     max_ulp: float | None
+    ulp: Spread | None
     wrong: int
 
     def count(self, which: str) -> int:
@@ -134,6 +137,7 @@ class Summary:
     notes: tuple[Note, ...]
     share: Spread | None
     max_ulp: float | None
+    ulp: Spread | None
     exceeding: tuple[Cell, ...]
 
     @property
@@ -165,9 +169,18 @@ def _geometric_mean(spreads: Sequence[Spread]) -> Spread | None:
     return Spread(median, low, high)
 
 
-def _max_ulp(measurements: Iterable[Measurement | None]) -> float | None:
+def _ulps(measurements: Iterable[Measurement | None]) -> list[float]:
     known = (m.accuracy.max_ulp for m in measurements if m is not None and m.accuracy is not None)
-    return max((ulp for ulp in known if ulp is not None), default=None)
+    return [ulp for ulp in known if ulp is not None]
+
+
+def _max_ulp(measurements: Iterable[Measurement | None]) -> float | None:
+    return max(_ulps(measurements), default=None)
+
+
+def _ulp_spread(measurements: Iterable[Measurement | None]) -> Spread | None:
+    known = _ulps(measurements)
+    return spread(known) if known else None
 
 
 def _standing(results: Results, peer: str, title: str) -> Standing:
@@ -175,7 +188,8 @@ def _standing(results: Results, peer: str, title: str) -> Standing:
     pairs.sort(key=lambda pair: pair[1].median)
     theirs = [cell.named(peer) for cell in results.cells]
     wrong = sum(m is not None and m.status == "wrong" for m in theirs)
-    return Standing(peer, title, _geometric_mean([ratio for _, ratio in pairs]), tuple(pairs), _max_ulp(theirs), wrong)
+    mean = _geometric_mean([ratio for _, ratio in pairs])
+    return Standing(peer, title, mean, tuple(pairs), _max_ulp(theirs), _ulp_spread(theirs), wrong)
 
 
 def _exceeds(cell: Cell) -> bool:
@@ -248,5 +262,6 @@ def summarise(results: Results) -> Summary:
         notes=_notes(results),
         share=_geometric_mean(shares),
         max_ulp=_max_ulp(cell.ours for cell in results.cells),
+        ulp=_ulp_spread(cell.ours for cell in results.cells),
         exceeding=tuple(cell for cell in results.cells if _exceeds(cell)),
     )
