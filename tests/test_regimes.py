@@ -80,6 +80,7 @@ def grid(monkeypatch):
     monkeypatch.setattr(regimes, "REGIMES", made)
     lanes = tuple(Task(regimes._workload((n,), growth=True), "softmax", "float32") for n in (1, 64, 70_000))
     monkeypatch.setattr(regimes, "GROWTH", lanes)
+    monkeypatch.setattr(regimes, "MAP", (Task(workloads[0], "softmax", "float16"),))
     return made
 
 
@@ -94,7 +95,7 @@ def run(tmp_path, names=(), threads=1):
 def test_a_whole_grid(tmp_path, grid):
     """Everybody is right in every cell, whatever the layout and the options; each regime has its row and its cells."""
     results, table = run(tmp_path)
-    assert len(results.cells) == 12 + 17 + 3
+    assert len(results.cells) == 12 + 17 + 1 + 3
     for cell in results.cells:
         statuses = {m.name: (m.status, m.reason) for m in cell.measurements}
         assert all(status == ("ok", None) for status in statuses.values()), (cell.label, statuses)
