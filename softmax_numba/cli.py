@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_report(commands: Any) -> None:
-    from softmax_numba.bench.peers import PEERS
+    from softmax_numba.bench.peers import PEERS, USUAL
     from softmax_numba.bench.workloads import DTYPES, OPS, WORKLOADS
 
     report = commands.add_parser(
@@ -71,6 +71,7 @@ def _add_report(commands: Any) -> None:
     add = report.add_argument
     add("--out", type=Path, metavar="DIR", help="the folder (default: softmax-report; with --from, the file's own)")
     add("--from", type=Path, metavar="FILE", dest="source", help="write the report of a results.json anew; no timing")
+    add("--list", action="store_true", help="print workloads, ops and peers, and why one is missing; measure nothing")
     effort = report.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="at most 3 minutes on 2 cores (default)")
     effort.add_argument(
@@ -79,7 +80,7 @@ def _add_report(commands: Any) -> None:
     names = {"nargs": "+", "action": "extend", "default": [], "metavar": "NAME"}
     add("--ops", **names, help=f"of: {', '.join(OPS)} (default: all)")
     add("--dtypes", **names, help=f"of: {', '.join(DTYPES)} (default: what each workload has in life)")
-    add("--peers", **names, help=f"of: {', '.join(PEERS)} (default: all)")
+    add("--peers", **names, help=f"of: {', '.join(PEERS)} (default: {' '.join(USUAL)})")
     add("--workloads", **names, help=f"of: {', '.join(WORKLOADS)} (default: all, or only --input)")
     add("--threads", type=int, metavar="N", help="for softmax-numba, PyTorch and the copy (default: all there are)")
     add("--input", type=Path, metavar="FILE", help="measure your own array: a .npy or .npz file")
@@ -133,6 +134,11 @@ _MEASURING = ("quick", "full", "ops", "dtypes", "peers", "workloads", "threads",
 
 
 def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    if options.list:
+        from softmax_numba.bench.catalogue import lines
+
+        print("\n".join(lines()))
+        return 0
     from softmax_numba.report.command import Request, execute, prepare, rewrite
 
     if options.source is not None:

@@ -72,7 +72,7 @@ def prepare(request: Request, *, effort: "Effort | None" = None) -> Prepared:
     _check_installed()
     ops = choose("op", request.ops or workloads.OPS, workloads.OPS)
     dtypes = choose("dtype", request.dtypes, workloads.DTYPES) if request.dtypes else None
-    chosen = peers.select(request.peers or peers.PEERS)
+    chosen = peers.select(request.peers or peers.USUAL)
     seed = check_seed(request.seed)
     threads = check_threads(request.threads, machine.available_threads())
     measured, described = _workloads(request)
