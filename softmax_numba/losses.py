@@ -221,6 +221,9 @@ def _loss(
     out: Any,
 ) -> tuple[Any, Any]:
     one_device(logits=logits, targets=targets, weight=weight, out=out)
+    on_gpu = interop.gpu(logits, "loss_calls")
+    if on_gpu is not None:
+        return on_gpu.loss(logits, targets, axis, weight, ignore_index, how, gradient, out)
     if isinstance(logits, np.ma.MaskedArray):
         logits = filled(logits, -np.inf)
     values, give_back = interop.take(logits, "logits")

@@ -68,7 +68,7 @@ def test_copies_and_temperatures_compile():
     from softmax_numba.gpu.arguments import Arguments
     from softmax_numba.gpu.copies import Copy
     for source, target in (("int32", "float64"), ("bool", "bool"), ("float64", "bfloat16"), ("float16", "float32")):
-        kernel = launch.Kernel(copies.copy(source, target), (), "float32", Copy)
+        kernel = launch.Kernel(copies.copy(source, target), (), "float32", Copy, None)
         assert "0 bytes spill stores" in seam.compiled(kernel.function, launch.signature(kernel), "sm_80", 256).log
     kernel = launch.Kernel(temperatures.temper("float64", "float32"), (), "float32", Arguments)
     assert "0 bytes spill stores" in seam.compiled(kernel.function, launch.signature(kernel), "sm_80", 128).log

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         for arch in how.arch
         for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks)
     ]
-    form = "{:15} {:9} {:20} {:10} {:6} {:>7} {:>5} {:>5} {:>6} {:>5} {:>5} {:>4} {:>5} {}"
+    form = "{:22} {:9} {:20} {:10} {:6} {:>7} {:>5} {:>5} {:>6} {:>5} {:>5} {:>4} {:>5} {}"
     print(form.format(*table.HEAD))
     wrong = 0
     with contextlib.ExitStack() as stack:

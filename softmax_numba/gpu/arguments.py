@@ -34,6 +34,14 @@ class Arguments(NamedTuple):
     mask_outer: int = 0
     mask_inner: int = 0
     mask_step: int = 0
+    codes: int = 0  # of the losses' targets, in C order; the mask's address and strides are theirs
+    notes: int = 0  # what the losses are made of, in the order of the codes
+    gains: int = 0
+    weights: int = 0  # one a class; 0 where all are 1
+    other: int = 0  # probabilities
+    other_outer: int = 0
+    other_inner: int = 0
+    other_step: int = 0
 
 
 @device
@@ -61,6 +69,11 @@ def results_of(number, a):
 @device
 def mask_of(number, a):
     return place(number, a.inner, a.mask, a.mask_outer, a.mask_inner)
+
+
+@device
+def other_of(number, a):
+    return place(number, a.inner, a.other, a.other_outer, a.other_inner)
 
 
 @functools.cache

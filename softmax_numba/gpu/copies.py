@@ -10,7 +10,7 @@ from softmax_numba.gpu import seam
 from softmax_numba.gpu.seam import cuda, device
 from softmax_numba.gpu.storage import STORAGES
 
-BLOCK = 256
+BLOCK = 128
 DIMENSIONS = 4  # of one launch; what has more takes several
 
 
@@ -31,6 +31,20 @@ class Copy(NamedTuple):
     target_1: int
     target_2: int
     target_3: int
+
+
+@device
+def places(a, index):
+    """Where value ``index`` is, and where it goes."""
+    rest = index // a.size_3
+    third = index - rest * a.size_3
+    first = rest // a.size_2
+    second = rest - first * a.size_2
+    zeroth = first // a.size_1
+    first -= zeroth * a.size_1
+    begin = a.source + zeroth * a.source_0 + first * a.source_1
+    end = a.target + zeroth * a.target_0 + first * a.target_1
+    return begin + second * a.source_2 + third * a.source_3, end + second * a.target_2 + third * a.target_3
 
 
 def reader(name: str) -> Callable:
@@ -56,14 +70,7 @@ def copy(source: str, target: str) -> Callable:
     def kernel(a):
         index = np.int64(cuda.blockIdx.x) * np.int64(cuda.blockDim.x) + np.int64(cuda.threadIdx.x)
         if index < a.count:
-            rest = index // a.size_3
-            third = index - rest * a.size_3
-            first = rest // a.size_2
-            second = rest - first * a.size_2
-            zeroth = first // a.size_1
-            first -= zeroth * a.size_1
-            begin = a.source + zeroth * a.source_0 + first * a.source_1
-            end = a.target + zeroth * a.target_0 + first * a.target_1
-            put(end + second * a.target_2 + third * a.target_3, load(begin + second * a.source_2 + third * a.source_3))
+            begin, end = places(a, index)
+            put(end, load(begin))
 
     return kernel

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softmax_numba.gpu.lane import SOFTMAX, Operation, lane
+from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, SOFTMAX, Operation, lane
+from softmax_numba.gpu.loss import marking
 from softmax_numba.gpu.parts import parts
 from softmax_numba.gpu.seam import device
 from softmax_numba.gpu.storage import STORAGES
@@ -57,6 +58,7 @@ def held(shape: Shape) -> Held:
     one, nothing, hidden = kind(1), kind(-np.inf), kind(operation.hidden)
     # exp(x) * (1 / exp(x)) need not be 1, and a lane of one value shall have 1.
     alone = operation is SOFTMAX and shape.threads == 1
+    marks, mark = operation is LOSS_AND_GRADIENT, marking(shape.storage, count_values, shape.threads)
 
     @device
     def dress(words, values, mask, mask_step, count, slot):
@@ -83,6 +85,8 @@ def held(shape: Shape) -> Held:
             if masked and not (kept >> np.uint32(k)) & np.uint32(1):
                 value = hidden
             values[k] = value
+        if marks:
+            mark(values, settled, count, slot)
         gather(values, words)
         write(words, y, y_step, count, slot)
 

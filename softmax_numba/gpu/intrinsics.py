@@ -116,6 +116,42 @@ load_integer = {
 }
 
 
+def _load_index(bits, signed):
+    """Loads an integer as an int64; what is larger, as the largest."""
+
+    @intrinsic
+    def load(typing, address):
+        def emit(context, builder, signature, args):
+            found = builder.load(_address(builder, args[0], ir.IntType(bits)))
+            if bits < 64:
+                return (builder.sext if signed else builder.zext)(found, _I64)
+            if signed:
+                return found
+            return builder.select(builder.icmp_signed("<", found, _I64(0)), _I64(2**63 - 1), found)
+
+        return types.int64(types.int64), emit
+
+    return load
+
+
+load_index = {
+    f"{'' if signed else 'u'}int{bits}": _load_index(bits, signed)
+    for bits in (8, 16, 32, 64)
+    for signed in (True, False)
+}
+
+
+@intrinsic
+def store_int32(typing, address, value):
+    """Stores the lower half of an int64."""
+
+    def emit(context, builder, signature, args):
+        builder.store(builder.trunc(args[1], _I32), _address(builder, args[0], _I32))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
+
+
 @intrinsic
 def fma(typing, a, b, c):
     """a * b + c, rounded once."""

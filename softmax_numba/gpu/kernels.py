@@ -178,6 +178,12 @@ def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.
 
 def copy(source: GpuArray, target: GpuArray, place: Place) -> None:
     """Queues a copy between arrays of one shape; dtypes and strides as they come."""
+    made = Kernel(copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy, None)
+    value_by_value(made, source, target, place)
+
+
+def value_by_value(made: Kernel, source: GpuArray, target: GpuArray, place: Place, *numbers: tuple[Any, ...]) -> None:
+    """Queues a kernel of :class:`Copy` between arrays of one shape."""
     sizes, steps = joined(source.shape, list(zip(source.strides, target.strides, strict=True)))
     outside = max(len(sizes) - copies.DIMENSIONS, 0)
     if outside:
@@ -187,16 +193,15 @@ def copy(source: GpuArray, target: GpuArray, place: Place) -> None:
         for n in range(size):
             part = source._replace(address=source.address + n * from_step, shape=rest_sizes, strides=rest[0])
             other = target._replace(address=target.address + n * to_step, shape=rest_sizes, strides=rest[1])
-            copy(part, other, place)
+            value_by_value(made, part, other, place, *numbers)
         return
     missing = copies.DIMENSIONS - len(sizes)
     sizes, steps = [1] * missing + sizes, [(0, 0)] * missing + steps
     count = source.size
     if not count:
         return
-    numbers = Copy(source.address, target.address, count, *sizes[1:], *(s for s, _ in steps), *(t for _, t in steps))
-    made = Kernel(copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy)
-    launch.run(made, Launch(-(-count // copies.BLOCK), copies.BLOCK), place, numbers)
+    given = Copy(source.address, target.address, count, *sizes[1:], *(s for s, _ in steps), *(t for _, t in steps))
+    launch.run(made, Launch(-(-count // copies.BLOCK), launch.threads_for(count, copies.BLOCK)), place, given, *numbers)
 
 
 def upload(given: np.ndarray, target: GpuArray, place: Place) -> None:

@@ -51,6 +51,10 @@ SOFTMAX = Operation("softmax", False, True, False, 0.0)
 LOG_SOFTMAX = Operation("log_softmax", True, False, False, -math.inf)
 LOGSUMEXP = Operation("logsumexp", True, False, True, -math.inf)
 OPERATIONS = (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP)
+# What loss.py makes of a lane's sum.
+LOSS = Operation("cross_entropy", True, False, True, 0.0)
+LOSS_AND_GRADIENT = Operation("cross_entropy_and_grad", True, True, False, 0.0)
+LOSSES = (LOSS, LOSS_AND_GRADIENT)
 
 
 class Lane(NamedTuple):
@@ -72,7 +76,7 @@ def lane(operation: Operation, kind: Any) -> Lane:
     reference, relative, weight = exponential(kind)
     zero, one, infinity, nan = kind(0), kind(1), kind(np.inf), kind(np.nan)
     reciprocal = reciprocal32 if kind is np.float32 else reciprocal64
-    counts_ties = operation.counts_ties
+    counts_ties, loses = operation.counts_ties, operation in LOSSES
 
     @device
     def two_sum(a, b):
@@ -104,20 +108,17 @@ def lane(operation: Operation, kind: Any) -> Lane:
 
         @device
         def settle(part, scale):
-            """log_softmax and logsumexp."""
+            """log_softmax, logsumexp and the losses."""
             peak = part.top
             unit = relative(peak, reference(peak, scale), scale)
             rest = fma(part.high + part.low, reciprocal(unit), part.ties - one)
             log_sum = kind(math.log1p(rest))
-            result = peak + log_sum
+            result, inverse = peak + log_sum, one
+            if loses:
+                inverse = reciprocal(fma(part.ties, unit, part.high) + part.low)
             if peak == infinity or peak == -infinity:
-                log_sum, result = nan, peak + (part.high + part.low)
-            return Settled(peak, one, log_sum, result)
-
-        @device
-        def map_value(x, settled, first, second, scale):
-            """Subtracting the maximum first is exact where it matters, near 0."""
-            return fma(x - settled.peak, scale.inverse, -settled.log_sum)
+                log_sum, result, inverse = nan, peak + (part.high + part.low), nan
+            return Settled(peak, inverse, log_sum, result)
 
     else:
 
@@ -130,6 +131,25 @@ def lane(operation: Operation, kind: Any) -> Lane:
             if part.top == -infinity:
                 inverse = nan
             return Settled(part.top, inverse, zero, zero)
+
+    if loses:
+
+        @device
+        def map_value(e, settled, first, second, scale):
+            """The probability's share of a gradient (loss.py); the product is fused with nothing."""
+            value = fma(e * first, second * settled.inverse, zero)
+            if not settled.shows:
+                value = zero
+            return value
+
+    elif counts_ties:
+
+        @device
+        def map_value(x, settled, first, second, scale):
+            """Subtracting the maximum first is exact where it matters, near 0."""
+            return fma(x - settled.peak, scale.inverse, -settled.log_sum)
+
+    else:
 
         @device
         def map_value(e, settled, first, second, scale):

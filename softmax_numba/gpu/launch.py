@@ -16,7 +16,6 @@ import numpy as np
 
 from softmax_numba.cpu.compiled import folder, keep_content, kept_content
 from softmax_numba.gpu import seam
-from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.plan import H100, Device
 
@@ -35,6 +34,7 @@ class Kernel(NamedTuple):
     key: tuple[Any, ...]  # its name and what it is specialised for
     kind: str  # the dtype that computes
     arguments: type
+    numbers: type | None = Scale  # what follows the integers: a tuple of numbers of that dtype
 
 
 class Launch(NamedTuple):
@@ -68,6 +68,11 @@ def device(number: int) -> Device:
 def bound(block: int) -> int:
     """The number of threads that a kernel is compiled for, at least ``block``."""
     return next(threads for threads in (128, 256, 512, 1024) if threads >= block)
+
+
+def threads_for(count: int, block: int) -> int:
+    """``block`` threads, or as many warps as so many things take."""
+    return min(block, 32 * -(-count // 32))
 
 
 def run(kernel: Kernel, how: Launch, place: Place, *tuples: tuple[Any, ...]) -> None:
@@ -158,14 +163,15 @@ def _loaded(kernel: Kernel, threads: int, number: int) -> Any:
 
 
 def signature(kernel: Kernel) -> Any:
-    """A kernel's signature in Numba's types: a tuple of integers, and but for copies the :class:`Scale`."""
+    """A kernel's signature in Numba's types: a tuple of integers, and one of numbers where it takes any."""
     from numba import types
 
     names = kernel.arguments._fields  # type: ignore[attr-defined]
     integers = types.NamedUniTuple(types.int64, len(names), kernel.arguments)
-    if kernel.arguments is not Arguments:
+    if kernel.numbers is None:
         return types.void(integers)
-    return types.void(integers, types.NamedUniTuple(getattr(types, kernel.kind), len(Scale._fields), Scale))
+    count = len(kernel.numbers._fields)  # type: ignore[attr-defined]
+    return types.void(integers, types.NamedUniTuple(getattr(types, kernel.kind), count, kernel.numbers))
 
 
 # --- on disk ----------------------------------------------------------------------------

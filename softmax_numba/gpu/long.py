@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
+from softmax_numba.gpu.ending import ending
 from softmax_numba.gpu.held import Shape, gathered, held
 from softmax_numba.gpu.lane import Part, lane
 from softmax_numba.gpu.parts import NUMBERS
@@ -32,6 +33,7 @@ def _segments(shape: Shape) -> tuple[Callable, Callable]:
     merge, weight, reference, relative = how.merge, how.weight, how.reference, how.relative
     zero, one, nothing = kind(0), kind(1), kind(-np.inf)
     keeps, count_values = shape.operation.maps_exponentials, shape.values
+    seen_from = ending(shape).seen_from
 
     @device
     def survey(words, values, number, segment, a, scale, slot):
@@ -67,7 +69,8 @@ def _segments(shape: Shape) -> tuple[Callable, Callable]:
                 given, given_mask = x + first * a.x_step, mask + first * a.mask_step
                 kept = take(words, values, given, a.x_step, given_mask, a.mask_step, count, slot)
                 target = y + first * a.y_step
-                results(words, values, kept, top, settled, scale, target, a.y_step, count, slot)
+                here = seen_from(settled, first)
+                results(words, values, kept, top, here, scale, target, a.y_step, count, slot)
 
     return survey, finish
 
@@ -76,11 +79,11 @@ def _segments(shape: Shape) -> tuple[Callable, Callable]:
 def online(shape: Shape) -> Callable:
     """The kernel for one block a lane and two reads."""
     how = STORAGES[shape.storage]
-    kind, word, store = how.kind, how.word, how.store
+    kind, word = how.kind, how.word
     values_held, words_held = shape.values, tile(*shape[1:5]).words
     survey, finish = _segments(shape)
     _, put, of_list = gathered(shape)
-    settle, scale_of_lane = lane(shape.operation, kind).settle, scales(kind, shape.heated)
+    settled_of, scale_of_lane = ending(shape).settled, scales(kind, shape.heated)
     one_number, number_type = shape.operation.one_number, np.dtype(kind)
 
     def kernel(a, scale):
@@ -96,11 +99,8 @@ def online(shape: Shape) -> Callable:
                 put(meeting, segment, part)
             segment += warps
         cuda.syncthreads()
-        settled = settle(of_list(meeting, a.segments, slot, scale), scale)
-        if one_number:
-            if thread == 0:
-                store(results_of(number, a), settled.result)
-        else:
+        settled = settled_of(of_list(meeting, a.segments, slot, scale), number, a, scale, thread == 0)
+        if not one_number:
             segment = warp
             while segment < a.segments:
                 finish(words, values, number, segment, meeting[NUMBERS * segment], settled, a, scale, slot)
@@ -120,7 +120,8 @@ def shared(shape: Shape) -> Callable:
     _, dress, give = held(shape)
     of_tile, put, of_list = gathered(shape)
     mathematics = lane(shape.operation, kind)
-    settle, weight, scale_of_lane = mathematics.settle, mathematics.weight, scales(kind, shape.heated)
+    weight, scale_of_lane = mathematics.weight, scales(kind, shape.heated)
+    settled_of, seen_from = ending(shape)
     reference, relative = mathematics.reference, mathematics.relative
     keeps, one = shape.operation.maps_exponentials, kind(1)
     number_type, word_type = np.dtype(kind), np.dtype(word)
@@ -147,7 +148,7 @@ def shared(shape: Shape) -> Callable:
                 put(meeting, segment, part)
             segment += warps
         cuda.syncthreads()
-        settled = settle(of_list(meeting, a.segments, slot, scale), scale)
+        settled = settled_of(of_list(meeting, a.segments, slot, scale), number, a, scale, thread == 0)
         segment = warp
         while segment < a.segments:
             first = segment * span
@@ -162,8 +163,8 @@ def shared(shape: Shape) -> Callable:
                 ref = reference(top, scale)
                 for k in range(values_held):
                     values[k] = relative(values[k], ref, scale)
-            target = results_of(number, a) + first * a.y_step
-            give(words, values, kept, settled, first_factor, second_factor, scale, target, a.y_step, count, slot)
+            target, here = results_of(number, a) + first * a.y_step, seen_from(settled, first)
+            give(words, values, kept, here, first_factor, second_factor, scale, target, a.y_step, count, slot)
             segment += warps
 
     return kernel
@@ -202,11 +203,10 @@ def finish(shape: Shape) -> Callable:
     """The second: every block adds up its lane's list, and every warp maps a segment."""
     how = STORAGES[shape.storage]
     kind, word, load, size = how.kind, how.word, STORAGES[np.dtype(how.kind).name].load, np.dtype(how.kind).itemsize
-    store = how.store
     values_held, words_held = shape.values, tile(*shape[1:5]).words
     _, finish_segment = _segments(shape)
     _, _, of_list = gathered(shape)
-    settle, scale_of_lane = lane(shape.operation, kind).settle, scales(kind, shape.heated)
+    settled_of, scale_of_lane = ending(shape).settled, scales(kind, shape.heated)
     one_number, numbers = shape.operation.one_number, NUMBERS * LONGEST_LIST
 
     def kernel(a, scale):
@@ -222,11 +222,9 @@ def finish(shape: Shape) -> Callable:
             meeting[n] = load(place + n * size)
             n += np.int64(cuda.blockDim.x)
         cuda.syncthreads()
-        settled = settle(of_list(meeting, a.segments, slot, scale), scale)
-        if one_number:
-            if thread == 0:
-                store(results_of(number, a), settled.result)
-        elif segment < a.segments:
+        tells = thread == 0 and index == number * a.blocks
+        settled = settled_of(of_list(meeting, a.segments, slot, scale), number, a, scale, tells)
+        if not one_number and segment < a.segments:
             words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
             finish_segment(words, values, number, segment, meeting[NUMBERS * segment], settled, a, scale, slot)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from softmax_numba.gpu.arguments import mask_of, results_of, scales, values_of
+from softmax_numba.gpu.ending import ending
 from softmax_numba.gpu.held import Shape, gathered, held
 from softmax_numba.gpu.lane import lane
 from softmax_numba.gpu.parts import NUMBERS
@@ -26,19 +27,16 @@ MOST_TILES = MOST_WARPS_IN_64 * MOST_BLOCKS
 def _last_step(shape: Shape) -> Callable:
     """From what a tile and its lane came to, to the tile's results, or to the lane's one number."""
     how = STORAGES[shape.storage]
-    mathematics = lane(shape.operation, how.kind)
-    settle, weight, store, one = mathematics.settle, mathematics.weight, how.store, how.kind(1)
+    weight, one = lane(shape.operation, how.kind).weight, how.kind(1)
+    settled_of, seen_from = ending(shape)
     one_number, keeps = shape.operation.one_number, shape.operation.maps_exponentials
     _, _, give = held(shape)
 
     @device
     def last_step(words, values, kept, own, whole, number, first, a, scale, count, slot, tells):
         """``tells``: whether this thread is the one that writes the lane's number."""
-        settled = settle(whole, scale)
-        if one_number:
-            if tells:
-                store(results_of(number, a), settled.result)
-        else:
+        settled = seen_from(settled_of(whole, number, a, scale, tells), first)
+        if not one_number:
             factors = one, one
             if keeps:
                 factors = weight(own.top, whole.top, scale)
@@ -52,11 +50,11 @@ def _last_step(shape: Shape) -> Callable:
 def several(shape: Shape) -> Callable:
     """The kernel for lanes of one tile."""
     how = STORAGES[shape.storage]
-    kind, word, store = how.kind, how.word, how.store
+    kind, word = how.kind, how.word
     values_held, words_held = shape.values, tile(*shape[1:5]).words
     take, _, give = held(shape)
     of_tile, _, _ = gathered(shape)
-    settle, scale_of_lane, one = lane(shape.operation, kind).settle, scales(kind, shape.heated), kind(1)
+    settled_of, scale_of_lane, one = ending(shape).settled, scales(kind, shape.heated), kind(1)
     one_number, threads, block = shape.operation.one_number, shape.threads, SHORT_BLOCK
 
     def kernel(a, scale):
@@ -68,11 +66,9 @@ def several(shape: Shape) -> Callable:
         scale = scale_of_lane(number, a.heats, scale)
         words, values = cuda.local.array(words_held, word), cuda.local.array(values_held, kind)
         kept = take(words, values, values_of(number, a), a.x_step, mask_of(number, a), a.mask_step, count, slot)
-        settled = settle(of_tile(values, scale), scale)
+        settled = settled_of(of_tile(values, scale), number, a, scale, slot == 0 and count > 0)
         if not one_number:
             give(words, values, kept, settled, one, one, scale, results_of(number, a), a.y_step, count, slot)
-        elif slot == 0 and count > 0:
-            store(results_of(number, a), settled.result)
 
     return kernel
 

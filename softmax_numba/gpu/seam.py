@@ -35,7 +35,7 @@ load_float32, load_float64, load_half, load_byte = (
     operations.load_half,
     operations.load_byte,
 )
-load_integer = operations.load_integer
+load_integer, load_index, store_int32 = operations.load_integer, operations.load_index, operations.store_int32
 store_float32, store_float64 = operations.store_float32, operations.store_float64
 store_half, store_byte = operations.store_half, operations.store_byte
 load_float32x4, load_float64x2, load_wordx4 = (

@@ -207,6 +207,11 @@ load_integer = {
     for name in (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 }
 
+load_index = {
+    name: _load(getattr(ctypes, f"c_{name}"), lambda found: np.int64(min(found, 2**63 - 1))) for name in load_integer
+}
+store_int32 = _store(ctypes.c_int32)
+
 
 def _aligned(address):
     if address % 16:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from softmax_numba.gpu import launch, seam, vjp
 from softmax_numba.gpu.kernels import backward_kernel, kernel, shape_of
-from softmax_numba.gpu.lane import LOGSUMEXP, OPERATIONS
+from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
 from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, plan
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.vjp import BACKWARD
@@ -24,7 +24,8 @@ DEVICES = {
     "sm_90": Device("sm_90", 132, 232448, True),
 }
 MANY = 10**6  # lanes
-BY_NAME = {operation.name: operation for operation in OPERATIONS}
+BY_NAME = {operation.name: operation for operation in (*OPERATIONS, *LOSSES)}
+OF_LOSSES = tuple(operation.name for operation in LOSSES)
 NAMES = (*BY_NAME, *BACKWARD)
 
 
@@ -62,7 +63,7 @@ class Row(NamedTuple):
         vectors = self.specimen.plan.access != "elements"
         if vectors and not self.loads and self.specimen.kernel != "finish":
             found.append("no 16-byte load")
-        writes = self.specimen.operation != LOGSUMEXP.name and self.specimen.kernel != "survey"
+        writes = not _one_number(self.specimen.operation) and self.specimen.kernel != "survey"
         if vectors and writes and not self.stores:
             found.append("no 16-byte store")
         if self.wide and self.specimen.dtype != "float64":
@@ -70,8 +71,14 @@ class Row(NamedTuple):
         return found
 
 
-def _plans(itemsize: int, one_number: bool, device: Device, inputs: int) -> Iterator[Plan]:
+def _one_number(name: str) -> bool:
+    return name in BY_NAME and BY_NAME[name].one_number
+
+
+def _plans(name: str, itemsize: int, device: Device) -> Iterator[Plan]:
     """Every plan there is for values of a size, in the order of the lanes' lengths."""
+    inputs, one_number = 2 if name in BACKWARD else 1, _one_number(name)
+    lean = inputs == 1 and name != LOSS_AND_GRADIENT.name
     span = 32 * MOST_VALUES[itemsize]
     lengths = (
         16 // itemsize,
@@ -84,27 +91,26 @@ def _plans(itemsize: int, one_number: bool, device: Device, inputs: int) -> Iter
         128 * span,
     )
     seen = set()
-    for lean in (True,) if inputs == 1 else (False,):
-        for aligned, side_by_side in ((True, True), (False, True), (False, False)):
-            for lanes in (MANY, 1):
-                for length in (*lengths, 1200 * span):
-                    found = plan(
-                        lanes,
-                        length,
-                        itemsize=itemsize,
-                        side_by_side=side_by_side,
-                        aligned=aligned,
-                        lean=lean,
-                        one_number=one_number,
-                        neighbours=1,
-                        device=device,
-                        inputs=inputs,
-                    )
-                    compiled = (found.sweep, found.access, found.vectors, found.threads, launch.bound(found.block))
-                    if compiled not in seen:
-                        seen.add(compiled)
-                        yield found
-    if inputs > 1:
+    for aligned, side_by_side in ((True, True), (False, True), (False, False)):
+        for lanes in (MANY, 1):
+            for length in (*lengths, 1200 * span):
+                found = plan(
+                    lanes,
+                    length,
+                    itemsize=itemsize,
+                    side_by_side=side_by_side,
+                    aligned=aligned,
+                    lean=lean,
+                    one_number=one_number,
+                    neighbours=1,
+                    device=device,
+                    inputs=inputs,
+                )
+                compiled = (found.sweep, found.access, found.vectors, found.threads, launch.bound(found.block))
+                if compiled not in seen:
+                    seen.add(compiled)
+                    yield found
+    if inputs > 1 or name in OF_LOSSES:
         return
     for aligned in (True, False):
         yield plan(
@@ -128,13 +134,13 @@ def specimens(
     for name in operations:
         inputs = 2 if name in BACKWARD else 1
         for dtype in dtypes:
-            for found in _plans(STORAGES[dtype].itemsize, name == LOGSUMEXP.name, device, inputs):
+            for found in _plans(name, STORAGES[dtype].itemsize, device):
                 if found.sweep not in sweeps:
                     continue
                 for kernel_name in ("survey", "finish") if found.sweep == "split" else (found.sweep,):
                     yield Specimen(name, dtype, found, kernel_name, False, False)
                     # A plan for lanes with more to hold has no blocks of 1024.
-                    if thorough and launch.bound(found.block) < 1024:
+                    if thorough and name not in OF_LOSSES and launch.bound(found.block) < 1024:
                         yield Specimen(name, dtype, found, kernel_name, inputs == 1, True)
 
 

@@ -1,0 +1,193 @@
+"""Losses carried out: which kernels run, with which numbers, and what they write in between.
+
+    encode   codes of the class indices: classes, or what stands for none
+    weigh    the weights of the targets that count, where a mean divides by them
+    gauge    what gradients are multiplied by
+    the lanes' sums by any plan for rows; at plain indices their gradient in the same pass, from one read
+    dense    terms and gradient where every class has a term
+    lose     the losses of the lanes, or their sums
+    conclude the sum over all, or the mean
+
+Nothing of the logits' size is written but the gradient, and nothing waits.
+"""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from softmax_numba.gpu import launch, loss_dense, loss_sums
+from softmax_numba.gpu.arguments import Arguments
+from softmax_numba.gpu.arrays import GpuArray
+from softmax_numba.gpu.copies import Copy
+from softmax_numba.gpu.exponential import Scale
+from softmax_numba.gpu.geometry import Lanes
+from softmax_numba.gpu.held import Shape
+from softmax_numba.gpu.kernels import kernel, value_by_value
+from softmax_numba.gpu.lane import LOSS, LOSS_AND_GRADIENT
+from softmax_numba.gpu.launch import Kernel, Launch, threads_for
+from softmax_numba.gpu.loss import CODE, GAINS, NOTES
+from softmax_numba.gpu.loss_sums import BLOCK, CHUNK, SUM, Call, Classes
+from softmax_numba.gpu.parts import NUMBERS
+from softmax_numba.gpu.plan import Plan, plan
+from softmax_numba.gpu.storage import STORAGES
+
+if TYPE_CHECKING:
+    from softmax_numba.gpu.calls import Room
+    from softmax_numba.gpu.walk import Given
+
+
+class Wanted(NamedTuple):
+    """What a call asks for."""
+
+    classes: int
+    ignored: int
+    reduction: str
+    keep: float  # 1 - smoothing
+    even: float  # smoothing / classes
+    z_loss: float
+    gamma: float
+    gradient: bool
+    probabilities: bool
+    weights: int  # the address of one a class in the type that computes, or 0
+
+    @property
+    def dense(self) -> bool:
+        """Whether the lanes are looked at once more."""
+        return self.probabilities or self.even != 0.0 or self.gamma != 0.0
+
+
+class Scratch(NamedTuple):
+    """Addresses of what lies between the kernels."""
+
+    codes: int
+    notes: int
+    terms: int
+    sums: int
+    total: int
+    gains: int
+
+
+def scratch(lanes: int, kind: np.dtype, wanted: Wanted, room: "Room") -> Scratch:
+    """Room for so many lanes, in one piece."""
+    sizes = (
+        CODE * lanes,
+        NOTES * kind.itemsize * lanes,
+        2 * kind.itemsize * lanes if wanted.dense else 0,
+        SUM * -(-lanes // CHUNK),
+        8,
+        GAINS * kind.itemsize,
+    )
+    steps = [-(-size // 16) * 16 for size in sizes]
+    begin = room.new((sum(steps) // 8,), "float64").address
+    return Scratch(*(begin + sum(steps[:i]) for i in range(len(steps))))
+
+
+def codes_of(targets: GpuArray, at: Scratch) -> GpuArray:
+    """The array of the targets' codes, C-ordered."""
+    shape, strides, step = targets.shape, [], CODE
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return targets._replace(
+        address=at.codes, shape=shape, strides=tuple(reversed(strides)), name="int32", itemsize=CODE
+    )
+
+
+def prepare(targets: GpuArray, lanes: int, kind: np.dtype, wanted: Wanted, at: Scratch, room: "Room") -> None:
+    """Queues what comes before the lanes."""
+    made = Kernel(loss_sums.encode(targets.name), ("encode", targets.name), "int64", Copy, Classes)
+    value_by_value(made, targets, codes_of(targets, at), room.place, Classes(wanted.classes, wanted.ignored))
+    mean = wanted.reduction == "mean"
+    a = Arguments(at.sums, at.sums, lanes=lanes, codes=at.codes, gains=at.gains, weights=wanted.weights, segments=0)
+    if mean and not wanted.probabilities:
+        a = a._replace(segments=-(-lanes // CHUNK))
+        made = Kernel(loss_sums.weigh(kind.name), ("weigh", kind.name), kind.name, Arguments, None)
+        launch.run(made, Launch(a.segments, threads_for(lanes, BLOCK)), room.place, a)
+    made = Kernel(loss_sums.gauge(kind.name), ("gauge", kind.name), "float64", Arguments, Call)
+    call = Call(float(lanes) if mean else 1.0, wanted.z_loss)
+    launch.run(made, Launch(1, threads_for(max(a.segments, 1), BLOCK)), room.place, a._replace(y=at.total), call)
+
+
+def conclude(losses: GpuArray, lanes: int, kind: np.dtype, wanted: Wanted, at: Scratch, room: "Room") -> None:
+    """Queues what comes after the lanes; ``losses`` is C-ordered, or one number."""
+    each = wanted.reduction == "none"
+    key = (kind.name, losses.name if each else None, wanted.dense)
+    made = Kernel(loss_sums.lose(*key), ("lose", *key), "float64", Arguments, Call)
+    blocks = -(-lanes // CHUNK)
+    a = Arguments(at.sums, losses.address if each else at.sums, lanes=lanes, codes=at.codes, notes=at.notes)
+    a = a._replace(scratch=at.terms, weights=wanted.weights, segments=blocks)
+    launch.run(made, Launch(blocks, threads_for(lanes, BLOCK)), room.place, a, Call(1.0, wanted.z_loss))
+    if not each:
+        made = Kernel(loss_sums.conclude(losses.name), ("conclude", losses.name), "float64", Arguments, None)
+        a = a._replace(y=losses.address, scratch=at.total)
+        launch.run(made, Launch(1, threads_for(blocks, BLOCK)), room.place, a)
+
+
+def planned(lanes: Lanes, given: "Given", gradient: bool, number: int) -> Plan:
+    """The plan for the lanes' sums, and their gradient in the same pass."""
+    arrays = (given.values, given.answer) if gradient else (given.values,)
+    steps = lanes.steps[: len(arrays)]
+    places = [array.address for array in arrays] + [step for outer, inner, _ in steps for step in (outer, inner)]
+    size = given.values.itemsize
+    return plan(
+        lanes.outer * lanes.inner,
+        lanes.length,
+        itemsize=size,
+        side_by_side=lanes.length == 1 or all(step == size for _, _, step in steps),
+        aligned=all(place % 16 == 0 for place in places),
+        lean=not gradient,
+        one_number=not gradient,
+        neighbours=1,
+        device=launch.device(number),
+    )
+
+
+def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scale, room: "Room") -> None:
+    """Queues the lanes: ``given.other`` has the targets' codes, ``given.heat`` their probabilities."""
+    values, answer, codes, shares = given
+    if codes is None:
+        raise TypeError("losses need the codes of their targets")
+    in_one_pass = wanted.gradient and not wanted.dense
+    how = planned(lanes, given, in_one_pass, room.place.device)
+    operation = LOSS_AND_GRADIENT if in_one_pass else LOSS
+    shape = Shape(operation, values.name, how.vectors, how.threads, how.access, False, False)
+    count = lanes.outer * lanes.inner
+    kind: np.dtype = np.dtype(STORAGES[values.name].kind)
+    a = Arguments(
+        *(values.address, answer.address, codes.address, 0, 0),
+        *(count, lanes.inner, lanes.length, how.segments, how.tiles, how.blocks),
+        *(step for array in lanes.steps[:3] for step in array),
+        *(at.codes, at.notes, at.gains, wanted.weights),
+    )
+    if how.sweep == "split":
+        listed = room.new((count * how.segments * NUMBERS,), kind.name)
+        split = a._replace(scratch=listed.address)
+        blocks = Launch(how.grid(count), how.block)
+        launch.run(kernel("survey", shape), blocks, room.place, split, scale)
+        if operation.one_number:
+            split, blocks = split._replace(blocks=1), Launch(count, how.block)
+        launch.run(kernel("finish", shape), blocks, room.place, split, scale)
+    else:
+        cluster = how.blocks if how.sweep == "cluster" else 1
+        blocks = Launch(how.grid(count), how.block, how.shared, cluster)
+        launch.run(kernel(how.sweep, shape), blocks, room.place, a, scale)
+    if wanted.dense:
+        a = a._replace(scratch=at.terms)
+        if shares is not None:
+            outer, inner, step = lanes.steps[3]
+            a = a._replace(other=shares.address, other_outer=outer, other_inner=inner, other_step=step)
+        _dense(wanted, values.name, None if shares is None else shares.name, a, room)
+
+
+def _dense(wanted: Wanted, storage: str, shares: str | None, a: Arguments, room: "Room") -> None:
+    kind = STORAGES[storage].kind
+    threads = loss_dense.threads_of(a.length)
+    shape = loss_dense.Shape(storage, shares, wanted.gamma != 0.0, wanted.gradient, threads)
+    targets = loss_dense.Targets(kind(wanted.keep), kind(wanted.even), kind(wanted.gamma))
+    launch.run(dense_kernel(shape), Launch(-(-a.lanes * threads // shape.block), shape.block), room.place, a, targets)
+
+
+def dense_kernel(shape: loss_dense.Shape) -> Kernel:
+    """The kernel for lanes where every class has a term."""
+    kind = np.dtype(STORAGES[shape.storage].kind).name
+    return Kernel(loss_dense.dense(shape), ("dense", *shape), kind, Arguments, loss_dense.Targets)

@@ -1,0 +1,236 @@
+"""cross_entropy and cross_entropy_and_grad on a GPU, in the simulator: values, plans, targets, errors."""
+
+import loss_oracle
+import numpy as np
+import pytest
+from gpu_cases import Gpu, Watched, on_gpu
+from grids import every_dtype, normal
+from loss_cases import drawn, every_kind, every_reduction
+from loss_oracle import assert_close
+from oracle import DTYPES, same_bits
+
+from softmax_numba import cross_entropy, cross_entropy_and_grad
+from softmax_numba.gpu.loss_sums import CHUNK
+
+NAN, INF = np.nan, np.inf
+FEW = {"multiprocessors": 1000, "warps": 2}  # any number of lanes is few
+MANY = {"multiprocessors": 0, "warps": 2}
+
+
+def both(logits, targets, axis=-1, **how):
+    """Loss and gradient on the host; the loss alone has the same bits. The logits are copied, targets lie as given."""
+    given = [a if isinstance(a, Gpu) else on_gpu(a) for a in (logits, targets)]
+    alone = cross_entropy(*given, axis, **how)
+    loss, gradient = cross_entropy_and_grad(*given, axis, **how)
+    assert type(alone) is type(loss) is type(gradient) is Gpu
+    assert same_bits(alone.values, loss.values)
+    return loss.values, gradient.values
+
+
+def assert_right(logits, targets, axis=-1, **how):
+    found = both(logits, targets, axis, **how)
+    exact = loss_oracle.cross_entropy(logits, targets, axis, **how)
+    for one, expected, what in zip(found, exact, ("loss", "gradient"), strict=True):
+        assert one.dtype == logits.dtype
+        assert_close(one, expected, f"{what} of {logits.shape} along {axis}, {targets.dtype}, {how}")
+    return found
+
+
+@every_kind
+@every_dtype
+def test_every_option(kind, dtype):
+    """The seed draws weights, reduction and the rest; each dtype has another layout."""
+    seed = DTYPES.index(dtype)
+    shape, axis = (((3, 40), 1), ((9, 5), 0), ((2, 7, 3), 1), ((2, 130), 1))[seed]
+    case = drawn(seed, dtype, shape, axis, kind)
+    options = dict(case.options)
+    if "weight" in options:
+        options["weight"] = options["weight"].tolist()
+    assert_right(case.logits, case.targets, case.axis, **options)
+
+
+@every_kind
+def test_long_lanes_of_every_kind(kind):
+    case = drawn(1, np.float32, (1, 1100), 1, kind, weight=None, ignore_index=-100)
+    with Watched(multiprocessors=0) as kernels:
+        assert_right(case.logits, np.abs(case.targets), 1, **case.options)
+    assert "block" in kernels and ("dense" in kernels) == (kind != "indices")
+
+
+# --- plans --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_every_plan_gives_the_same_bits(offset):
+    x, target = normal((1, 3 * 512 + 5), np.float64, scale=4.0), np.array([1030])
+    bits = []
+    for device, alone, expected in (
+        (FEW, ["survey", "finish"], ["survey", "finish"]),
+        (MANY, ["online"], ["shared"]),
+        ({**MANY, "shared": 1000}, ["online"], ["online"]),
+        ({**MANY, "shared": 1000, "clusters": True}, ["online"], ["cluster"]),
+    ):
+        with Watched(**device) as kernels:
+            bits.append(both(on_gpu(x, offset * 8), target, z_loss=0.1, reduction="sum"))
+            here = on_gpu(x, offset * 8)
+            loss, same = cross_entropy_and_grad(here, on_gpu(target), z_loss=0.1, reduction="sum", out=here)
+            assert same is here and same_bits(here.values, bits[-1][1]) and same_bits(loss.values, bits[-1][0])
+        ran = [name for name in kernels if name not in ("encode", "gauge", "lose", "conclude")]
+        assert ran == [*alone, *expected, *expected]
+    exact = loss_oracle.cross_entropy(x, target, z_loss=0.1, reduction="sum")
+    for one, expected in zip(bits[0], exact, strict=True):
+        assert_close(one, expected)
+    assert all(same_bits(a, b) for other in bits[1:] for a, b in zip(bits[0], other, strict=True))
+
+
+@every_dtype
+@pytest.mark.parametrize("length", [5, 150, 600])
+def test_in_place_and_where_a_row_begins(dtype, length):
+    """The target's own logit is kept before its gradient stands there, whichever thread holds it."""
+    x, targets = normal((2, length), dtype, scale=4.0), np.array([length - 1, length // 2])
+    loss, gradient = assert_right(x, targets, reduction="none")
+    for first in (0, 8):
+        here = on_gpu(x, first)
+        again, _ = cross_entropy_and_grad(here, on_gpu(targets), reduction="none", out=here)
+        assert same_bits(again.values, loss) and same_bits(here.values, gradient)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_strides_and_axes(label_smoothing):
+    """Lanes that three strides tell, and others; targets that lie as they like."""
+    base = normal((2, 4, 5, 3), np.float32)
+    for view in (base[::-1, ::2, 1:], np.broadcast_to(base[:1], (2, 4, 5, 3))):
+        for axis in (1, -1):
+            kept = np.delete(view.shape, axis)
+            wide = np.random.default_rng(5).integers(0, view.shape[axis], [2 * n for n in kept])
+            how = {"label_smoothing": label_smoothing}
+            expected = loss_oracle.cross_entropy(view, wide[::2, ::2, ::-2], axis, **how)
+            out = Gpu(np.zeros(view.shape, np.float32, order="F"))
+            loss, found = cross_entropy_and_grad(Gpu(view), Gpu(wide[::2, ::2, ::-2]), axis, out=out, **how)
+            assert found is out
+            assert_close(loss.values, expected[0])
+            assert_close(out.values, expected[1])
+
+
+def test_probabilities_where_the_gradient_goes():
+    x, q = normal((3, 20), np.float32), np.random.default_rng(1).random((3, 20), np.float32)
+    expected = both(x, q)
+    for given in (q, q[::-1]):
+        room = on_gpu(given)
+        there = Gpu(room.values if given is q else room.values[::-1])
+        cross_entropy_and_grad(on_gpu(x), there, out=room)
+        assert same_bits(room.values, expected[1])
+
+
+# --- reductions and targets ---------------------------------------------------------------
+
+
+@every_reduction
+def test_more_lanes_than_a_block_adds_up(reduction):
+    lanes = 2 * CHUNK + 5
+    targets = np.arange(lanes) % 3
+    targets[::7] = -100
+    assert_right(normal((lanes, 3), np.float32), targets, reduction=reduction, weight=[0.5, 1.0, 2.0])
+
+
+@every_reduction
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"focal_gamma": 2.0}])
+def test_targets_that_count_for_nothing(reduction, options):
+    """Whatever stands in their lanes; 0 if there are no others."""
+    x = normal((4, 9), np.float32)
+    x[0], x[1, 3], x[2] = NAN, INF, -INF
+    loss, gradient = both(x, np.full(4, -100), reduction=reduction, **options)
+    assert same_bits(loss, np.zeros(4 if reduction == "none" else (), np.float32)) and (gradient == 0).all()
+    loss, gradient = both(x, np.array([-100, -100, -100, 5]), reduction=reduction, **options)
+    exact = loss_oracle.cross_entropy(x[3:], np.array([5]), reduction=reduction, **options)
+    assert_close(loss[3:] if reduction == "none" else loss, exact[0])
+    assert_close(gradient[3:], exact[1])
+    assert (gradient[:3] == 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"focal_gamma": 2.0}])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_strange_lanes(dtype, options):
+    x = normal((6, 9), dtype)
+    x[1], x[2, 4], x[3], x[4, 0], x[5, 2:] = NAN, INF, -INF, -INF, -INF
+    loss, gradient = both(x, np.array([2, 2, 2, 2, 0, 1]), reduction="none", **options)
+    assert np.isnan(loss[1:4]).all() and np.isnan(gradient[1:4]).all()
+    assert loss[4] == INF
+    exact = loss_oracle.cross_entropy(x, np.array([2, 2, 2, 2, 0, 1]), reduction="none", **options)
+    assert_close(loss, exact[0])
+    assert_close(gradient[[0, 4, 5]], loss_oracle.Exact(*(a[[0, 4, 5]] for a in exact[1])))
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
+def test_dtypes_of_indices(kind):
+    targets = np.array([3, 0, 7]).astype(kind)
+    targets[0] = 255 if kind == "uint8" else np.iinfo(kind).max if kind[0] == "u" else -1
+    ignored = 2**63 - 2 if kind == "uint64" else int(targets[0])
+    targets[0] = ignored
+    assert_right(normal((3, 8), np.float32), targets, ignore_index=ignored)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("wrong", [9, -1, 2**40, -(2**63)])
+def test_targets_out_of_range(wrong, label_smoothing):
+    """They cannot be reported without waiting for the device: their lanes are NaN, the others as without them."""
+    x, targets = normal((3, 9), np.float32), np.array([2, 2, 3])
+    how = {"label_smoothing": label_smoothing, "reduction": "none"}
+    expected = both(x, targets, **how)
+    targets[1] = wrong
+    for one, without in zip(both(x, targets, **how), expected, strict=True):
+        assert np.isnan(one[1]).all() and same_bits(one[[0, 2]], without[[0, 2]])
+    loss, gradient = both(x, targets, label_smoothing=label_smoothing)
+    assert np.isnan(loss) and np.isfinite(gradient[[0, 2]]).all()
+    with pytest.raises(IndexError, match=r"targets\[1\] is .*; allowed are 0 to 8"):  # a list is the host's to read
+        cross_entropy(on_gpu(x), targets.tolist())
+
+
+def test_lists_weights_and_scalars():
+    x, weight = normal((2, 3), np.float32), np.array([0.5, 2.0, 1.0])
+    targets, q = [2, 0], [[0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]
+    for given, array in ((targets, np.array(targets)), (q, np.array(q))):
+        expected = loss_oracle.cross_entropy(x, array, weight=weight)[0]
+        for there in (weight.tolist(), on_gpu(weight), on_gpu(weight.astype("f4")[::-1].copy()[::-1])):
+            assert_close(cross_entropy(on_gpu(x), given, weight=there).values, expected)
+    lane = on_gpu(x[0])
+    assert cross_entropy(lane, on_gpu(np.array(2)), reduction="none").values.shape == ()
+    integers = np.arange(6).reshape(2, 3)
+    loss, gradient = cross_entropy_and_grad(on_gpu(integers), targets)
+    assert loss.values.dtype == gradient.values.dtype == np.float64
+    assert_close(loss.values, loss_oracle.cross_entropy(integers.astype(float), np.array(targets))[0])
+
+
+@every_reduction
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 0)])
+def test_nothing(shape, reduction):
+    loss, gradient = both(np.zeros(shape, np.float32), np.zeros(shape[0], int) - 100, reduction=reduction)
+    assert (loss == 0).all() and loss.shape == (shape[:1] if reduction == "none" else ())
+    assert gradient.shape == shape
+
+
+X, T = np.zeros((2, 3), np.float32), np.zeros(2, int)
+WRONG = {
+    "targets on the CPU": ({"targets": T}, ValueError, ["one device", "targets on the CPU"]),
+    "targets on another GPU": ({"targets": Gpu(T, at=1)}, ValueError, ["one device", "GPU 0", "GPU 1"]),
+    "too few targets": ({"targets": on_gpu(T[:1])}, ValueError, ["targets", "(2,)", "(1,)"]),
+    "floats of indices' shape": ({"targets": on_gpu(T.astype("f4"))}, ValueError, ["float32", "(2, 3)", "(2,)"]),
+    "targets of booleans": ({"targets": on_gpu(T.astype(bool))}, TypeError, ["targets", "integers", "bool"]),
+    "weight on the CPU": ({"weight": np.ones(3)}, ValueError, ["one device", "weight on the CPU"]),
+    "weight of another length": ({"weight": on_gpu(np.ones(2))}, ValueError, ["weight", "(2,)", "3 classes"]),
+    "weight complex": ({"weight": on_gpu(np.ones(3, "c8"))}, TypeError, ["weight", "complex64", "numbers"]),
+    "weight NaN": ({"weight": [1.0, NAN, 1.0]}, ValueError, ["weight", "finite", "class 1"]),
+    "axis": ({"axis": 2}, np.exceptions.AxisError, ["axis 2", "2-D"]),
+    "reduction": ({"reduction": "median"}, ValueError, ["reduction", "'median'", "'mean'"]),
+    "label_smoothing": ({"label_smoothing": 1.0}, ValueError, ["label_smoothing", "[0, 1)"]),
+    "out of another dtype": ({"out": on_gpu(X.astype("f8"))}, TypeError, ["out", "float64", "float32"]),
+    "out of another shape": ({"out": on_gpu(X[:1])}, ValueError, ["out", "(1, 3)", "(2, 3)"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors(case):
+    changed, kind, words = WRONG[case]
+    with pytest.raises(kind) as error:
+        cross_entropy_and_grad(**{"logits": on_gpu(X), "targets": on_gpu(T), **changed})
+    assert all(word in str(error.value) for word in words), str(error.value)
