@@ -75,7 +75,8 @@ def cross_entropy(
     Raises
     ------
     IndexError
-        If an index is neither in ``range(classes)`` nor ``ignore_index``; it names the first.
+        If an index is neither in ``range(classes)`` nor ``ignore_index``; it names the first. Indices that lie on a
+        GPU cannot be reported without waiting for it: the loss and the gradient of such a lane are NaN.
     TypeError, ValueError, numpy.exceptions.AxisError
         If a dtype, a shape, an option or an axis is none of the above; as for :func:`softmax`.
 

@@ -56,6 +56,8 @@ def test_every_plan_compiles_without_a_spill():
         "--arch sm_90 --dtype float16 --operation logsumexp --sweep warp online",
         "--arch sm_90 --dtype float64 --operation log_softmax --sweep warp shared",
         "--arch sm_90 --dtype float32 --operation softmax --sweep block --masks",
+        "--arch sm_90 --dtype float32 --operation cross_entropy_and_grad --sweep several block cluster",
+        "--arch sm_80 --dtype bfloat16 --operation cross_entropy --sweep warp block",
     ],
 )
 def test_kernels_of_other_dtypes(arguments):
@@ -72,6 +74,30 @@ def test_copies_and_temperatures_compile():
         assert "0 bytes spill stores" in seam.compiled(kernel.function, launch.signature(kernel), "sm_80", 256).log
     kernel = launch.Kernel(temperatures.temper("float64", "float32"), (), "float32", Arguments)
     assert "0 bytes spill stores" in seam.compiled(kernel.function, launch.signature(kernel), "sm_80", 128).log
+    """
+    assert attempt(program, python=(), timeout=120).returncode == 0
+
+
+def test_what_losses_need_besides_compiles():
+    """Without a spill, and without float64 beside the lanes of narrower dtypes."""
+    program = """
+    from softmax_numba.gpu import launch, loss_dense, loss_sums, losses, seam
+    from softmax_numba.gpu.arguments import Arguments
+    from softmax_numba.gpu.copies import Copy
+    def compiled(function, kind, arguments, numbers):
+        kernel = launch.Kernel(function, (), kind, arguments, numbers)
+        code = seam.compiled(function, launch.signature(kernel), "sm_80", 256)
+        assert "0 bytes spill stores" in code.log and ".local" not in code.ptx
+        return code.ptx
+    compiled(loss_sums.encode("uint64"), "int64", Copy, loss_sums.Classes)
+    compiled(loss_sums.weigh("float32"), "float32", Arguments, None)
+    compiled(loss_sums.gauge("float32"), "float64", Arguments, loss_sums.Call)
+    compiled(loss_sums.lose("float32", None, False), "float64", Arguments, loss_sums.Call)
+    compiled(loss_sums.lose("float64", "bfloat16", True), "float64", Arguments, loss_sums.Call)
+    compiled(loss_sums.conclude("float16"), "float64", Arguments, None)
+    for shape in (("float16", "float32", True, True, 32), ("float32", None, False, True, 256)):
+        dense = losses.dense_kernel(loss_dense.Shape(*shape))
+        assert ".f64" not in compiled(dense.function, dense.kind, dense.arguments, dense.numbers)
     """
     assert attempt(program, python=(), timeout=120).returncode == 0
 

@@ -139,6 +139,7 @@ def planned(lanes: Lanes, given: "Given", gradient: bool, number: int) -> Plan:
         one_number=not gradient,
         neighbours=1,
         device=launch.device(number),
+        losses=True,
     )
 
 

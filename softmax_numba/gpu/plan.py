@@ -81,6 +81,7 @@ def plan(
     neighbours: int,
     device: Device,
     inputs: int = 1,
+    losses: bool = False,
 ) -> Plan:
     """The plan for ``lanes`` lanes of ``length`` values.
 
@@ -105,6 +106,8 @@ def plan(
         Where it runs.
     inputs : int, default 1
         How many arrays are read; two are held in the registers of one, and are read twice where a block has too few.
+    losses : bool, default False
+        Whether threads hold what they know of a lane's target besides.
     """
     width = VECTOR // itemsize
     if neighbours >= FEWEST_COLUMNS and not side_by_side and inputs == 1:
@@ -134,7 +137,8 @@ def plan(
     if few:
         warps = SHARE // WARP
         return Plan("split", access, vectors, threads, SHARE, -(-segments // warps), segments, tiles, 0)
-    alone = ALONE if access != "elements" and itemsize == 4 else SHARE  # the others need more than 128 registers
+    # The others need more than 128 registers.
+    alone = ALONE if access != "elements" and itemsize == 4 and not losses else SHARE
     kept = list_bytes + segments * span * itemsize
     if kept <= device.shared and not one_number:
         return Plan("shared", access, vectors, threads, alone, 1, segments, 1, kept)

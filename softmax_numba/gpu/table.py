@@ -105,6 +105,7 @@ def _plans(name: str, itemsize: int, device: Device) -> Iterator[Plan]:
                     neighbours=1,
                     device=device,
                     inputs=inputs,
+                    losses=name in OF_LOSSES,
                 )
                 compiled = (found.sweep, found.access, found.vectors, found.threads, launch.bound(found.block))
                 if compiled not in seen:
