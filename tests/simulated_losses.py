@@ -16,6 +16,7 @@ from softmax_numba.gpu.loss_sums import CHUNK
 NAN, INF = np.nan, np.inf
 FEW = {"multiprocessors": 1000, "warps": 2}  # any number of lanes is few
 MANY = {"multiprocessors": 0, "warps": 2}
+BESIDE = ("copy", "encode", "weigh", "gauge", "lose", "conclude")  # what runs before and after the lanes
 
 
 def both(logits, targets, axis=-1, **how):
@@ -52,10 +53,17 @@ def test_every_option(kind, dtype):
 
 @every_kind
 def test_long_lanes_of_every_kind(kind):
-    case = drawn(1, np.float32, (1, 1100), 1, kind, weight=None, ignore_index=-100)
-    with Watched(multiprocessors=0) as kernels:
-        assert_right(case.logits, np.abs(case.targets), 1, **case.options)
-    assert "block" in kernels and ("dense" in kernels) == (kind != "indices")
+    """Those that a block holds, and those that are looked at again: longer ones, and with a focal factor."""
+    dense, focal = kind != "indices", "focal" in kind
+    held = ["held block"] if dense and not focal else ["block", "dense"] if focal else ["block"]
+    for dtype, device, expected in (
+        (np.float32, {"multiprocessors": 0}, held),
+        (np.float64, {**MANY, "shared": 1000}, ["online", "dense"] if dense else ["online"]),
+    ):
+        case = drawn(1, dtype, (1, 1100), 1, kind, weight=None, ignore_index=-100)
+        with Watched(**device) as kernels:
+            assert_right(case.logits, np.abs(case.targets), 1, **case.options)
+        assert [name for name in kernels if name not in BESIDE] == 2 * expected
 
 
 # --- plans --------------------------------------------------------------------------------
@@ -76,7 +84,7 @@ def test_every_plan_gives_the_same_bits(offset):
             here = on_gpu(x, offset * 8)
             loss, same = cross_entropy_and_grad(here, on_gpu(target), z_loss=0.1, reduction="sum", out=here)
             assert same is here and same_bits(here.values, bits[-1][1]) and same_bits(loss.values, bits[-1][0])
-        ran = [name for name in kernels if name not in ("encode", "gauge", "lose", "conclude")]
+        ran = [name for name in kernels if name not in BESIDE]
         assert ran == [*alone, *expected, *expected]
     exact = loss_oracle.cross_entropy(x, target, z_loss=0.1, reduction="sum")
     for one, expected in zip(bits[0], exact, strict=True):
@@ -89,10 +97,11 @@ def test_every_plan_gives_the_same_bits(offset):
 def test_in_place_and_where_a_row_begins(dtype, length):
     """The target's own logit is kept before its gradient stands there, whichever thread holds it."""
     x, targets = normal((2, length), dtype, scale=4.0), np.array([length - 1, length // 2])
-    loss, gradient = assert_right(x, targets, reduction="none")
-    for first in (0, 8):
-        here = on_gpu(x, first)
-        again, _ = cross_entropy_and_grad(here, on_gpu(targets), reduction="none", out=here)
+    for label_smoothing in (0.0, 0.1):
+        how = {"label_smoothing": label_smoothing, "reduction": "none"}
+        loss, gradient = assert_right(x, targets, **how)
+        here = on_gpu(x, 8)
+        again, _ = cross_entropy_and_grad(here, on_gpu(targets), out=here, **how)
         assert same_bits(again.values, loss) and same_bits(here.values, gradient)
 
 
@@ -141,7 +150,7 @@ def test_a_call_of_many_lanes_is_cut(monkeypatch):
     targets = np.arange(30).reshape(5, 6) % 4
     with Watched() as kernels:
         assert_right(normal((5, 4, 6), np.float32), targets, 1, label_smoothing=0.1)
-    assert kernels.count("dense") > 1
+    assert kernels.count("held several") > 2
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
     encode   codes of the class indices: classes, or what stands for none
     weigh    the weights of the targets that count, where a mean divides by them
     gauge    what gradients are multiplied by
-    the lanes' sums by any plan for rows; at plain indices their gradient in the same pass, from one read
-    dense    terms and gradient where every class has a term
+    the lanes by any plan for rows, at class indices with their gradient in the same pass, from one read
+    where every class has a term: from one read too while a lane stays in registers (held), else looked at again (dense)
     lose     the losses of the lanes, or their sums
     conclude the sum over all, or the mean
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from softmax_numba.gpu import launch, loss_dense, loss_sums
+from softmax_numba.gpu import launch, loss_dense, loss_held, loss_sums
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.arrays import GpuArray
 from softmax_numba.gpu.copies import Copy
@@ -23,10 +23,11 @@ from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.geometry import Lanes
 from softmax_numba.gpu.held import Shape
 from softmax_numba.gpu.kernels import kernel, value_by_value
-from softmax_numba.gpu.lane import LOSS, LOSS_AND_GRADIENT
+from softmax_numba.gpu.lane import LOSS, LOSS_AND_GRADIENT, Operation
 from softmax_numba.gpu.launch import Kernel, Launch, threads_for
 from softmax_numba.gpu.loss import CODE, GAINS, NOTES
 from softmax_numba.gpu.loss_sums import BLOCK, CHUNK, SUM, Call, Classes
+from softmax_numba.gpu.loss_terms import Kind, Targets
 from softmax_numba.gpu.parts import NUMBERS
 from softmax_numba.gpu.plan import Plan, plan
 from softmax_numba.gpu.storage import STORAGES
@@ -123,9 +124,9 @@ def conclude(losses: GpuArray, lanes: int, kind: np.dtype, wanted: Wanted, at: S
         launch.run(made, Launch(1, threads_for(blocks, BLOCK)), room.place, a)
 
 
-def planned(lanes: Lanes, given: "Given", gradient: bool, number: int) -> Plan:
-    """The plan for the lanes' sums, and their gradient in the same pass."""
-    arrays = (given.values, given.answer) if gradient else (given.values,)
+def planned(lanes: Lanes, given: "Given", wanted: Wanted, number: int) -> Plan:
+    """The plan for the lanes' sums, with their gradient in the same pass where that is no second look."""
+    arrays = (given.values, given.answer) if wanted.gradient else (given.values,)
     steps = lanes.steps[: len(arrays)]
     places = [array.address for array in arrays] + [step for outer, inner, _ in steps for step in (outer, inner)]
     size = given.values.itemsize
@@ -135,8 +136,8 @@ def planned(lanes: Lanes, given: "Given", gradient: bool, number: int) -> Plan:
         itemsize=size,
         side_by_side=lanes.length == 1 or all(step == size for _, _, step in steps),
         aligned=all(place % 16 == 0 for place in places),
-        lean=not gradient,
-        one_number=not gradient,
+        lean=not (wanted.gradient or wanted.dense),
+        one_number=not wanted.gradient or wanted.dense,
         neighbours=1,
         device=launch.device(number),
         losses=True,
@@ -148,47 +149,58 @@ def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scal
     values, answer, codes, shares = given
     if codes is None:
         raise TypeError("losses need the codes of their targets")
-    in_one_pass = wanted.gradient and not wanted.dense
-    how = planned(lanes, given, in_one_pass, room.place.device)
-    operation = LOSS_AND_GRADIENT if in_one_pass else LOSS
-    shape = Shape(operation, values.name, how.vectors, how.threads, how.access, False, False)
-    count = lanes.outer * lanes.inner
-    kind: np.dtype = np.dtype(STORAGES[values.name].kind)
+    how = planned(lanes, given, wanted, room.place.device)
     a = Arguments(
         *(values.address, answer.address, codes.address, 0, 0),
-        *(count, lanes.inner, lanes.length, how.segments, how.tiles, how.blocks),
+        *(lanes.outer * lanes.inner, lanes.inner, lanes.length, how.segments, how.tiles, how.blocks),
         *(step for array in lanes.steps[:3] for step in array),
         *(at.codes, at.notes, at.gains, wanted.weights),
     )
-    if how.sweep == "split":
-        listed = room.new((count * how.segments * NUMBERS,), kind.name)
-        split = a._replace(scratch=listed.address)
-        blocks = Launch(how.grid(count), how.block)
-        launch.run(kernel("survey", shape), blocks, room.place, split, scale)
-        if operation.one_number:
-            split, blocks = split._replace(blocks=1), Launch(count, how.block)
-        launch.run(kernel("finish", shape), blocks, room.place, split, scale)
-    else:
+    if not wanted.dense:
+        _normalised(LOSS_AND_GRADIENT if wanted.gradient else LOSS, values.name, how, a, scale, room)
+        return
+    of_terms = a._replace(scratch=at.terms)
+    if shares is not None:
+        outer, inner, step = lanes.steps[3]
+        of_terms = of_terms._replace(other=shares.address, other_outer=outer, other_inner=inner, other_step=step)
+    number, focal = STORAGES[values.name].kind, wanted.gamma != 0.0
+    kind = Kind(values.name, None if shares is None else shares.name, focal, wanted.weights != 0)
+    targets = Targets(number(wanted.keep), number(wanted.even), number(wanted.gamma))
+    if how.sweep in loss_held.MAKERS and not focal:
+        shape = loss_held.Shape(kind, wanted.gradient, how.vectors, how.threads, how.access)
+        blocks = Launch(how.grid(a.lanes), how.block)
+        launch.run(held_kernel(how.sweep, shape), blocks, room.place, of_terms, targets)
+        return
+    _normalised(LOSS, values.name, how, a, scale, room)
+    again = loss_dense.Shape(kind, wanted.gradient, loss_dense.threads_of(a.length))
+    blocks = Launch(-(-a.lanes * again.threads // again.block), again.block)
+    launch.run(dense_kernel(again), blocks, room.place, of_terms, targets)
+
+
+def _normalised(operation: Operation, storage: str, how: Plan, a: Arguments, scale: Scale, room: "Room") -> None:
+    """Queues what ends in ``loss.ending``."""
+    shape = Shape(operation, storage, how.vectors, how.threads, how.access, False, False)
+    if how.sweep != "split":
         cluster = how.blocks if how.sweep == "cluster" else 1
-        blocks = Launch(how.grid(count), how.block, how.shared, cluster)
+        blocks = Launch(how.grid(a.lanes), how.block, how.shared, cluster)
         launch.run(kernel(how.sweep, shape), blocks, room.place, a, scale)
-    if wanted.dense:
-        a = a._replace(scratch=at.terms)
-        if shares is not None:
-            outer, inner, step = lanes.steps[3]
-            a = a._replace(other=shares.address, other_outer=outer, other_inner=inner, other_step=step)
-        _dense(wanted, values.name, None if shares is None else shares.name, a, room)
+        return
+    listed = room.new((a.lanes * how.segments * NUMBERS,), np.dtype(STORAGES[storage].kind).name)
+    a = a._replace(scratch=listed.address)
+    blocks = Launch(how.grid(a.lanes), how.block)
+    launch.run(kernel("survey", shape), blocks, room.place, a, scale)
+    if operation.one_number:
+        a, blocks = a._replace(blocks=1), Launch(a.lanes, how.block)
+    launch.run(kernel("finish", shape), blocks, room.place, a, scale)
 
 
-def _dense(wanted: Wanted, storage: str, shares: str | None, a: Arguments, room: "Room") -> None:
-    kind = STORAGES[storage].kind
-    threads = loss_dense.threads_of(a.length)
-    shape = loss_dense.Shape(storage, shares, wanted.gamma != 0.0, wanted.gradient, threads)
-    targets = loss_dense.Targets(kind(wanted.keep), kind(wanted.even), kind(wanted.gamma))
-    launch.run(dense_kernel(shape), Launch(-(-a.lanes * threads // shape.block), shape.block), room.place, a, targets)
+def held_kernel(name: str, shape: loss_held.Shape) -> Kernel:
+    """One of the kernels for terms of all classes, of lanes in registers."""
+    kind = np.dtype(STORAGES[shape.kind.storage].kind).name
+    return Kernel(loss_held.MAKERS[name](shape), (f"held {name}", *shape), kind, Arguments, Targets)
 
 
 def dense_kernel(shape: loss_dense.Shape) -> Kernel:
-    """The kernel for lanes where every class has a term."""
-    kind = np.dtype(STORAGES[shape.storage].kind).name
-    return Kernel(loss_dense.dense(shape), ("dense", *shape), kind, Arguments, loss_dense.Targets)
+    """The kernel for terms of all classes, of lanes that are looked at again."""
+    kind = np.dtype(STORAGES[shape.kind.storage].kind).name
+    return Kernel(loss_dense.dense(shape), ("dense", *shape), kind, Arguments, Targets)

@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from softmax_numba.gpu import launch, seam, vjp
+from softmax_numba.gpu import launch, loss_held, seam, vjp
 from softmax_numba.gpu.kernels import backward_kernel, kernel, shape_of
 from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
+from softmax_numba.gpu.loss_terms import Kind
+from softmax_numba.gpu.losses import held_kernel
 from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, plan
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.vjp import BACKWARD
@@ -138,11 +140,20 @@ def specimens(
             for found in _plans(name, STORAGES[dtype].itemsize, device):
                 if found.sweep not in sweeps:
                     continue
-                for kernel_name in ("survey", "finish") if found.sweep == "split" else (found.sweep,):
+                for kernel_name in _kernels(name, found):
                     yield Specimen(name, dtype, found, kernel_name, False, False)
                     # A plan for lanes with more to hold has no blocks of 1024.
                     if thorough and name not in OF_LOSSES and launch.bound(found.block) < 1024:
                         yield Specimen(name, dtype, found, kernel_name, inputs == 1, True)
+
+
+def _kernels(name: str, found: Plan) -> tuple[str, ...]:
+    """The names of the kernels that carry out a plan, and for losses those where every class has a term."""
+    if found.sweep == "split":
+        return "survey", "finish"
+    if name in OF_LOSSES and found.sweep in loss_held.MAKERS and launch.bound(found.block) < 1024:
+        return found.sweep, f"held {found.sweep}"
+    return (found.sweep,)
 
 
 def _kernel(specimen: Specimen) -> launch.Kernel:
@@ -150,6 +161,10 @@ def _kernel(specimen: Specimen) -> launch.Kernel:
     if name in BACKWARD:
         shape = vjp.Shape(BACKWARD[name], dtype, found.vectors, found.threads, found.access, heated)
         return backward_kernel(kernel_name, shape)
+    if kernel_name.startswith("held "):
+        kind = Kind(dtype, dtype, False, True)  # probabilities and weights: the most there is to read
+        of_terms = loss_held.Shape(kind, name == LOSS_AND_GRADIENT.name, found.vectors, found.threads, found.access)
+        return held_kernel(found.sweep, of_terms)
     return kernel(kernel_name, shape_of(BY_NAME[name], dtype, found, masked, heated))
 
 
@@ -202,6 +217,10 @@ HEAD = (
 def line(row: Row) -> tuple[str, ...]:
     """A row of the table as text."""
     s = row.specimen
-    name = f"{s.kernel}/{s.plan.vectors}x{s.plan.threads}" + ("+mask" if s.masked else "") + ("+T" if s.heated else "")
+    name = (
+        f"{s.kernel.replace(' ', '-')}/{s.plan.vectors}x{s.plan.threads}"
+        + ("+mask" if s.masked else "")
+        + ("+T" if s.heated else "")
+    )
     numbers = (row.threads, row.registers, row.spilled, row.shared, row.loads, row.stores, row.single_loads, row.calls)
     return (s.operation, s.dtype, name, s.plan.access, row.arch, *map(str, numbers), "; ".join(row.faults))
