@@ -75,16 +75,17 @@ class _Crew:
         for _ in range(asleep):
             _LIBRARY.sem_post(self.bell)
         while self.members < most:
+            serve = _server()  # made by this thread: a process that ends while another one compiles may crash
+            threading.Thread(target=_serve, args=(self, serve), name="softmax_numba", daemon=True).start()
             self.members += 1
-            threading.Thread(target=_serve, args=(self,), name="softmax_numba", daemon=True).start()
 
 
 _crew = _Crew()
 
 
-def _serve(crew: _Crew) -> None:
+def _serve(crew: _Crew, serve: Callable) -> None:
     """What a member's thread does: everything but this in compiled code, without Python's lock."""
-    serve, looks, least = _server(), 1000, math.inf
+    looks, least = 1000, math.inf
     for _ in range(8):  # the least: meanwhile the thread may be stopped
         begin = time.perf_counter()
         serve(np.zeros(NUMBERS, np.int64), looks, 1)
