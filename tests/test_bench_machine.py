@@ -80,3 +80,20 @@ def test_info_command_end_to_end():
     assert run.returncode == 0, run.stderr
     facts = json.loads(run.stdout)
     assert facts["threading_layer"] in ("tbb", "omp", "workqueue") or "one thread" in facts["threading_layer"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "turbo"),
+    [
+        ("intel_pstate/no_turbo", "0", True),
+        ("intel_pstate/no_turbo", "1", False),
+        ("cpufreq/boost", "1", True),
+        ("cpufreq/boost", "0", False),
+        ("cpufreq/other", "1", None),
+    ],
+)
+def test_turbo_as_either_driver_says_it(tmp_path, monkeypatch, file, text, turbo):
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_text(text + "\n")
+    monkeypatch.setattr(machine, "_CPUS", tmp_path)
+    assert machine.describe().turbo is turbo

@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 
 from softmax_numba.bench.timing import Budget, interleaved, ratio, spread
@@ -42,6 +43,43 @@ def test_ratio_survives_a_machine_that_slows_down_threefold():
     found = ratio(figures["peer"].seconds, times)
     assert found.low <= 2.5 <= found.high
     assert found.median == pytest.approx(2.5, rel=0.02)
+
+
+def bursts(seed):
+    """Load that comes and goes: the machine is up to 4 times as slow, for 1 to 80 ms at a time."""
+    generator = np.random.default_rng(seed)
+    ends = np.cumsum(generator.exponential(40e6, 4000) + 1e6)
+    slowness = np.where(np.arange(4000) % 2, 1.0, generator.uniform(1.5, 4.0, 4000))
+    return lambda now: slowness[np.searchsorted(ends, now) % 4000]
+
+
+def one_after_the_other(calls, clock, rounds):
+    """How it is done elsewhere: all samples of one, then all of the next."""
+    found = {}
+    for name, call in calls.items():
+        found[name] = []
+        for _ in range(rounds):
+            begin = clock()
+            call()
+            found[name].append(clock() - begin)
+    return spread(found["peer"]).median / spread(found["ours"]).median
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_under_load():
+    """A peer that takes 1.7 times as long, 40 loads: every interval has the truth in it."""
+    truth, missed, misled = 1.7, [], 0
+    for seed in range(40):
+        machine, other = Machine(bursts(seed)), Machine(bursts(seed))
+        calls = {"ours": machine.work("ours", 2_000_000), "peer": machine.work("peer", truth * 2_000_000)}
+        figures = interleaved(calls, Budget(60.0, 25, 25), seed=seed, clock=machine.clock)
+        found = ratio(figures["peer"].seconds, figures["ours"].seconds)
+        # Where no burst begins or ends within a round, nothing but rounding is left.
+        if not found.low / (1 + 1e-9) <= truth <= found.high * (1 + 1e-9) or abs(found.median / truth - 1) > 0.15:
+            missed.append((seed, found))
+        blocks = {"ours": other.work("ours", 2_000_000), "peer": other.work("peer", truth * 2_000_000)}
+        misled += abs(one_after_the_other(blocks, other.clock, 25) / truth - 1) > 0.15
+    assert missed == []
+    assert misled >= 15, "a load that does not mislead the plain way proves nothing"
 
 
 def test_every_round_takes_one_sample_of_each():

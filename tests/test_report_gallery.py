@@ -1,5 +1,6 @@
 """Each picture answers its question from the rounds: the map's boxes, threads, memory, and softmax explained."""
 
+import csv
 import json
 import os
 from dataclasses import replace
@@ -11,16 +12,17 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from oracle import softmax as exact_softmax
-from report_cases import FASTER, LOSING, made_up_cell, made_up_results
+from report_cases import FASTER, LOSING, accuracy, made_up_cell, made_up_results
 
 from softmax_numba.bench.processes import PEAK_SHAPE, ProcessCost, in_processes, peak_bytes
 from softmax_numba.bench.results import Measurement, Results, WorkloadInfo
 from softmax_numba.bench.workloads import OPS
-from softmax_numba.report import explained, gallery
+from softmax_numba.report import curves, explained, gallery, growth
 from softmax_numba.report.drawing import QUESTIONS
 from softmax_numba.report.heatmap import boxes
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import summarise
+from softmax_numba.report.text import facts
 
 
 def shaped(shape, ours, numpy, torch, **changes):
@@ -124,3 +126,35 @@ def test_the_formula_taken_by_its_word_fails_where_softmax_does_not(level):
     assert np.isnan(explained.naive(x)).all()
     assert np.allclose(explained.softmax(x), exact_softmax(x), rtol=1e-6)
     assert np.isfinite(explained.naive(explained._LOGITS)).all()
+
+
+def test_a_wrong_result_is_nowhere_shown_as_fast():
+    """Ten times as fast and wrong: no ratio, no speed, no share, no mark among the right ones."""
+    lie = {"status": "wrong", "reason": "100 % off", "accuracy": accuracy(1e7, "100 % off")}
+
+    def lying(cell, name):
+        return replace(cell, measurements=tuple(replace(m, **lie) if m.name == name else m for m in cell.measurements))
+
+    peer = lying(made_up_cell(3 * [1e-3], 3 * [2e-3], 3 * [1e-4]), "torch")
+    ours = lying(made_up_cell(3 * [1e-4], 3 * [2e-3], 3 * [1e-3], op="logsumexp"), "softmax-numba")
+    lane = lying(growing(2**10), "softmax-numba")
+    results = made_up_results(peer, ours)
+    summary = summarise(results)
+    assert [(s.peer, len(s.ratios)) for s in summary.standings] == [("numpy", 1), ("torch", 0)]
+    assert summary.rows[0].ratios["torch"] == "wrong"
+    assert (summary.rows[1].verdict, summary.rows[1].gigabytes, summary.rows[1].share) == ("wrong", "–", "–")
+    for row in csv.DictReader(results.to_csv().splitlines()):
+        if row["status"] == "wrong" or (row["op"] == "logsumexp" and row["role"] == "peer"):
+            assert row["time_over_ours_median"] == ""
+        if row["status"] == "wrong":
+            assert row["gigabytes_per_second"] == row["share_of_bound_median"] == ""
+    assert boxes(made_up_results(ours)) == {}
+    assert growth.table(made_up_results(lane))[1][1:3] == ["wrong", "wrong"]
+    lanes = made_up_results(lane, replace(lane, shape=(2**12,)))
+    assert growth.draw(lanes) is None and curves.threads(lanes, lanes) is None
+
+
+def test_load_and_discarded_rounds_are_said():
+    said = dict(facts(made_up_results(replace(FASTER, load=0.5), replace(LOSING, load=1.25))))
+    assert said["Load"].startswith("0.1 at the start, 0.5 to 1.25 while measuring")
+    assert said["Samples"] == "21 timed, none thrown away"

@@ -65,6 +65,8 @@ class Machine:
     versions : dict of str to str
         Of the packages that take part; one that is not installed is left out.
     gpus : tuple of str
+    turbo : bool or None
+        Whether cores may run faster than their base frequency.
     """
 
     system: str
@@ -80,6 +82,7 @@ class Machine:
     python: str
     versions: dict[str, str]
     gpus: tuple[str, ...]
+    turbo: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,6 +117,7 @@ def describe() -> Machine:
         python=f"{platform.python_version()} ({platform.python_implementation()})",
         versions=_versions(),
         gpus=_gpus(),
+        turbo=_turbo(),
     )
 
 
@@ -281,6 +285,13 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def _turbo() -> bool | None:
+    barred, boost = _read(_CPUS / "intel_pstate/no_turbo"), _read(_CPUS / "cpufreq/boost")
+    if barred in ("0", "1"):
+        return barred == "0"
+    return boost == "1" if boost in ("0", "1") else None
 
 
 def _versions() -> dict[str, str]:

@@ -24,7 +24,8 @@
     How many cells a complete run has.
 ``cells``
     One object a workload, op and dtype: ``workload``, ``op``, ``dtype``, ``shape``, ``axis``, ``kind``,
-    ``read_bytes``, ``written_bytes``, and ``measurements``, one object a contender and bound:
+    ``read_bytes``, ``written_bytes``, ``load`` (processes that wanted to run over the last minute, when the cell was
+    done; null if the system does not say), and ``measurements``, one object a contender and bound:
 
     ``name``, ``role``
         ``role`` is ``"ours"``, ``"peer"``, ``"bound"`` (a copy, a read or a merge of two arrays of the same bytes,
@@ -40,6 +41,8 @@
     ``accuracy``
         null, or see :class:`softmax_numba.bench.accuracy.Accuracy`.
 
+``discarded_rounds``
+    How many rounds were timed and thrown away: none ever is, so 0.
 ``processes``
     What each contender costs a process, measured by ``report --full`` only; see
     :class:`softmax_numba.bench.processes.ProcessCost`.
@@ -154,6 +157,7 @@ class Cell:
     read_bytes: int
     written_bytes: int
     measurements: tuple[Measurement, ...]
+    load: float | None = None
 
     @property
     def label(self) -> str:
@@ -184,16 +188,16 @@ class Cell:
         return ratio(theirs.seconds, self.ours.seconds)
 
     def share_of_bound(self, name: str) -> Spread | None:
-        """The bound's time over the contender's, round by round: 1 is the limit."""
+        """The bound's time over the contender's, round by round: 1 is the limit; None without a right result."""
         bound, contender = self.bound, self.named(name)
-        if bound is None or contender is None or not contender.seconds:
+        if bound is None or contender is None or contender.status != "ok" or not contender.seconds:
             return None
         return ratio(bound.seconds, contender.seconds)
 
     def bytes_per_second(self, name: str) -> float | None:
-        """Bytes that the operation must move, over the median time."""
+        """Bytes that the operation must move, over the median time; None without a right result."""
         contender = self.named(name)
-        if contender is None or contender.time is None:
+        if contender is None or contender.status != "ok" or contender.time is None:
             return None
         return (self.read_bytes + self.written_bytes) / contender.time.median
 
@@ -228,6 +232,7 @@ class Results:
     state: str = "running"
     cells: list[Cell] = field(default_factory=list)
     processes: tuple[ProcessCost, ...] = ()
+    discarded_rounds: int = 0
 
     @property
     def peers(self) -> tuple[ContenderInfo, ...]:
@@ -333,8 +338,9 @@ def _csv_rows(cell: Cell, threads: int) -> Iterator[dict[str, Any]]:
         }
         if (time := m.time) is not None:
             row |= {"seconds_median": time.median, "seconds_20": time.low, "seconds_80": time.high}
-            row["gigabytes_per_second"] = (cell.bytes_per_second(m.name) or 0.0) / 1e9
-            if cell.ours.seconds:
+            if (speed := cell.bytes_per_second(m.name)) is not None:
+                row["gigabytes_per_second"] = speed / 1e9
+            if cell.ours.seconds and m.status == cell.ours.status == "ok":
                 over = ratio(m.seconds, cell.ours.seconds)
                 row |= {"time_over_ours_median": over.median, "time_over_ours_20": over.low}
                 row["time_over_ours_80"] = over.high

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from softmax_numba.bench.accuracy import Accuracy, Judge
+from softmax_numba.bench.machine import load_average
 from softmax_numba.bench.peers import OURS, Job, Peer
 from softmax_numba.bench.results import Cell, Measurement, thread_counts, with_threads
 from softmax_numba.bench.roofline import bounds, exponential, merges, one_block
@@ -223,6 +224,7 @@ def _measure_cell(
         read_bytes=sum(operand.nbytes for operand in operands),
         written_bytes=sum(math.prod(s) for s in shapes) * dtype.itemsize,
         measurements=tuple(measured.values()),
+        load=load_average(),
     )
 
 

@@ -131,6 +131,9 @@ def threads(results: Results, grid: Results | None) -> Picture | None:
     counts = thread_counts(grid.threads)[1:]
 
     def gain(cell: Cell, name: str, count: int) -> Spread | None:
+        judged = cell.named(name)
+        if judged is None or judged.status != "ok":
+            return None
         one, more = (cell.named(with_threads(name, n, grid.threads)) for n in (1, count))
         if one is None or more is None or not (one.seconds and more.seconds):
             return None

@@ -37,24 +37,37 @@ def _threads_text(count: int) -> str:
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
+def _right(cell: Cell, contender: str) -> bool:
+    """Whether the contender's result is: that of fewer threads is judged by that of all."""
+    m = cell.named(contender)
+    return m is not None and m.status == "ok"
+
+
+def _cost(cell: Cell, contender: str, name: str) -> str:
+    """Nanoseconds a value, or why there is no figure."""
+    judged, m = cell.named(contender), cell.named(name)
+    if judged is not None and judged.status != "ok":
+        return judged.status
+    return "–" if m is None or m.time is None else f"{1e9 * m.time.median / cell.shape[0]:.3g}"
+
+
 def table(results: Results) -> list[list[str]]:
     """A row a length: nanoseconds a value, a column a contender and number of threads; empty without such cells."""
     cells, series = _cells(results), list(_series(results))
     if not cells:
         return []
     rows = [["values", *(f"{contender.title}, {_threads_text(count)}" for contender, count, _ in series)]]
-    for cell in cells:
-        measured = [cell.named(name) for _, _, name in series]
-        times = [None if m is None else m.time for m in measured]
-        costs = ["–" if time is None else f"{1e9 * time.median / cell.shape[0]:.3g}" for time in times]
-        rows.append([f"{cell.shape[0]:,}", *costs])
-    return rows
+    costs = ([_cost(cell, contender.name, name) for contender, _, name in series] for cell in cells)
+    return rows + [[f"{cell.shape[0]:,}", *row] for cell, row in zip(cells, costs, strict=True)]
 
 
 def draw(results: Results) -> Picture | None:
     """The same as a picture; None where there is no line to draw."""
     cells, counts, styles = _cells(results), thread_counts(results.threads), styles_of(results)
-    if len(cells) < 2:
+    drawn = [
+        sum(_right(cell, contender.name) for cell in cells) for contender in (results.contenders[0], *results.peers)
+    ]
+    if max(drawn) < 2:
         return None
     caption = (
         "One lane of float32, softmax into a given result: nanoseconds a value over the lane's length, both axes "
@@ -66,7 +79,8 @@ def draw(results: Results) -> Picture | None:
         axes = figure.add_subplot()
         for contender, count, name in _series(results):
             colour, shape = styles[contender.name]
-            found = [(cell.shape[0], m.time) for cell in cells if (m := cell.named(name)) and m.time]
+            right = [cell for cell in cells if _right(cell, contender.name)]
+            found = [(cell.shape[0], m.time) for cell in right if (m := cell.named(name)) and m.time]
             lengths = [length for length, _ in found]
             low, middle, high = (
                 [1e9 * getattr(time, part) / length for length, time in found] for part in ("low", "median", "high")

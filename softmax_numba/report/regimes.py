@@ -59,7 +59,7 @@ def lines(results: Results) -> tuple[Line, ...]:
 def _against(cell: Cell, bound: str | None) -> Spread | None:
     """Our time over a bound's, round by round; None is the fastest way to move the bytes."""
     measured = cell.bound if bound is None else cell.named(bound)
-    if measured is None or not measured.seconds or not cell.ours.seconds:
+    if measured is None or not measured.seconds or cell.ours.status != "ok":
         return None
     return ratio(cell.ours.seconds, measured.seconds)
 
@@ -76,7 +76,7 @@ def _row(results: Results, regime: Regime, cell: Cell) -> list[str]:
         results.workload(cell.workload).title,
         cell.op,
         cell.dtype,
-        "–" if ours.time is None else time_text(ours.time.median),
+        ours.status if ours.status != "ok" or ours.time is None else time_text(ours.time.median),
         "–"
         if gained is None
         else f"{ratio_text(gained.median)} ({digits_text(gained.low)}–{digits_text(gained.high)})",

@@ -75,13 +75,19 @@ def facts(results: Results) -> list[tuple[str, str]]:
     cores = f"{machine.cores or '?'} cores, {machine.threads} hardware threads usable"
     memory = "" if machine.memory_bytes is None else f"; {bytes_text(machine.memory_bytes)} of memory"
     load = "unknown" if machine.load is None else f"{machine.load:g} at the start"
+    loads = [cell.load for cell in results.cells if cell.load is not None]
+    if loads:
+        load += f", {min(loads):g} to {max(loads):g} while measuring, which is a load itself"
+    turbo = {True: "; turbo: on", False: "; turbo: off", None: ""}[machine.turbo]
+    rounds = sum(len(m.seconds) for cell in results.cells for m in cell.measurements)
     pairs = [
         ("Processor", f"{machine.cpu} ({machine.microarchitecture}), {machine.vectors}"),
         ("Cores", cores + memory),
         ("Caches", caches or "unknown"),
         ("System", machine.system),
         ("Threads used", f"{results.threads} (threading layer: {results.threading_layer or 'not known'})"),
-        ("Load", load + (f"; frequency governor: {machine.governor}" if machine.governor else "")),
+        ("Load", load + (f"; frequency governor: {machine.governor}" if machine.governor else "") + turbo),
+        ("Samples", f"{rounds:,} timed, {results.discarded_rounds or 'none'} thrown away"),
         ("Versions", ", ".join([f"Python {machine.python}", *(f"{n} {v}" for n, v in machine.versions.items())])),
         ("Date", f"{results.started} to {results.finished or '(not finished)'}"),
         ("Mode", f"{results.mode}, seed {results.seed}; {len(results.cells)} of {results.planned} cells measured"),
