@@ -46,6 +46,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_speed(commands)
     _add_compare(commands)
+    machines = commands.add_parser(
+        "machines",
+        help="the reports of several machines side by side",
+        description="Write index.html into a folder that has a folder a machine: a row a machine, a table a workload. "
+        "`softmax-numba report machines` is the same.",
+    )
+    machines.add_argument("folder", type=Path, metavar="DIR", help="such as reports/")
     info = commands.add_parser(
         "info",
         help="versions, CPU, caches, threading layer, cache folder: what a bug report needs",
@@ -205,6 +212,16 @@ def _compare(options: argparse.Namespace) -> int:
     return FAILED if options.strict and any(change.verdict == SLOWER for change in found) else 0
 
 
+def _machines(options: argparse.Namespace) -> int:
+    from softmax_numba.report.command import check_installed
+
+    check_installed()
+    from softmax_numba.report.machines import write
+
+    print(f"report: {write(options.folder).resolve()}")
+    return 0
+
+
 def _info(options: argparse.Namespace) -> int:
     from softmax_numba.bench.info import collect, lines
 
@@ -232,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments[:2] == ["report", "compare"]:
+    if arguments[:2] in (["report", "compare"], ["report", "machines"]):
         arguments = arguments[1:]
     from softmax_numba.bench.requests import RequestError
 
@@ -242,6 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _info(options)
         if options.command == "compare":
             return _compare(options)
+        if options.command == "machines":
+            return _machines(options)
         return (_report if options.command == "report" else _speed)(options, arguments)
     except (_UsageError, RequestError) as error:
         return _fail(str(error), BAD_REQUEST)

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from softmax_numba.bench.results import ContenderInfo, Results
     from softmax_numba.bench.run import Effort, Plan
 
-__all__ = ["INTERRUPTED", "OURS_IS_WRONG", "Prepared", "Request", "execute", "prepare", "prepare_grid", "rewrite"]
+__all__ = [
+    "INTERRUPTED",
+    "OURS_IS_WRONG",
+    "Prepared",
+    "Request",
+    "check_installed",
+    "execute",
+    "prepare",
+    "prepare_grid",
+    "rewrite",
+]
 
 OURS_IS_WRONG, INTERRUPTED = 1, 130
 _NEEDED = ("jinja2", "matplotlib", "rich")
@@ -69,7 +79,7 @@ def prepare(request: Request, *, effort: "Effort | None" = None) -> Prepared:
     RequestError
         For the first thing that is not allowed.
     """
-    _check_installed()
+    check_installed()
     ops = choose("op", request.ops or workloads.OPS, workloads.OPS)
     dtypes = choose("dtype", request.dtypes, workloads.DTYPES) if request.dtypes else None
     chosen = peers.select(request.peers or peers.USUAL)
@@ -105,7 +115,7 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
     RequestError
         For the first thing that is not allowed.
     """
-    _check_installed()
+    check_installed()
     from softmax_numba.bench.regimes import tasks_of
     from softmax_numba.bench.run import GRID, Plan
 
@@ -133,7 +143,8 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
     return Prepared(out, plan, () if peer.installed else (peer,), None, request.command)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """RequestError if what draws and prints is not there."""
     absent = [name for name in _NEEDED if find_spec(name) is None]
     if absent:
         raise RequestError(f'the report needs {", ".join(absent)}, not installed: pip install "softmax-numba[report]"')
@@ -241,7 +252,7 @@ def rewrite(source: Path, out: Path | None) -> Path:
     RequestError
         If the file cannot be read or the folder not be written.
     """
-    _check_installed()
+    check_installed()
     from softmax_numba.report.compare import load
     from softmax_numba.report.folder import PAGE, REGIMES, write_all, write_grid
 

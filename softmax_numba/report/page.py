@@ -13,7 +13,7 @@ from softmax_numba.report.summary import Row, Summary, summarise
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import ratio_text, ulp_text
 
-__all__ = ["render"]
+__all__ = ["environment", "render"]
 
 
 def _data_uri(content: bytes | str, kind: str) -> str:
@@ -30,7 +30,8 @@ def _key(row: Row, what: str) -> Markup:
     return Markup(f' data-key="{row.keys[what]:.6g}"') if what in row.keys else Markup("")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where the templates are, and what they write numbers with."""
     environment = Environment(
         loader=PackageLoader("softmax_numba.report", "."),
         autoescape=True,
@@ -74,7 +75,7 @@ def render(
         m.accuracy.reference for cell in results.cells for m in cell.measurements if m.accuracy is not None
     )
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             summary=summary,
