@@ -16,6 +16,7 @@ rich_console = pytest.importorskip("rich.console")
 from report_cases import TINY, fake_peer  # noqa: E402
 
 from softmax_numba.bench import peers, run  # noqa: E402
+from softmax_numba.bench.processes import ProcessCost  # noqa: E402
 from softmax_numba.bench.results import read  # noqa: E402
 from softmax_numba.bench.workloads import select  # noqa: E402
 from softmax_numba.cli import main  # noqa: E402
@@ -211,6 +212,22 @@ def test_full_takes_all_dtypes_and_judges_everything(tmp_path):
     assert prepared.plan.dtypes == ("float32", "float64", "float16", "bfloat16")
     assert prepared.plan.effort.judged_values is None
     assert prepared.plan.effort.name == "full"
+
+
+def test_a_full_run_finds_out_what_a_process_costs(tmp_path, console, monkeypatch):
+    asked = []
+
+    def costs(contenders, threads, repeats):
+        asked.append((list(contenders), repeats))
+        return tuple(ProcessCost(name, True, (0.1,), (0.2,), {"softmax": 2**26}) for name, _ in contenders)
+
+    monkeypatch.setattr("softmax_numba.bench.processes.in_processes", costs)
+    prepared = command.prepare(request(tmp_path, ops=["softmax"]), effort=replace(TINY, processes=2))
+    assert command.execute(prepared, console) == 0
+    assert asked == [([("softmax-numba", "softmax_numba"), ("numpy", "numpy")], 2)]
+    assert [cost.name for cost in read(tmp_path / "out" / "results.json").processes] == ["softmax-numba", "numpy"]
+    assert {"memory.svg", "start.svg"} <= {path.name for path in (tmp_path / "out" / "figures").iterdir()}
+    assert run.FULL.processes and not run.QUICK.processes
 
 
 def test_default_is_quick_and_covers_everything(tmp_path):

@@ -54,12 +54,13 @@ def page(pictures):
     return render(summarise(RESULTS), pictures)
 
 
-def test_page_needs_nothing_from_outside(page):
+def test_page_needs_nothing_from_outside(page, pictures):
     """What it shows stands in it; what it links to lies beside it."""
     links = Page(page).links
     assert [link for tag, link in links if tag == "img" and not link.startswith("data:")] == []
     assert [link for tag, link in links if tag not in ("img", "a")] == []
-    assert {link for tag, link in links if tag == "a"} == {"results.csv", "results.json"}
+    files = {link for tag, link in links if tag == "a" and not link.startswith("#")}
+    assert files == {"results.csv", "results.json", "summary.md", *(f"figures/{p.name}.svg" for p in pictures)}
     style = page[page.index("<style>") : page.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
