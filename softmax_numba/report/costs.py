@@ -1,20 +1,22 @@
 """What a library costs besides its speed: memory at the peak of a call, and the time until the first result."""
 
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from softmax_numba.bench.processes import PEAK_SHAPE, ProcessCost
 from softmax_numba.bench.results import Results
 from softmax_numba.bench.timing import spread
 from softmax_numba.bench.workloads import OPS
-from softmax_numba.report.drawing import GRID, INK, STYLE, Picture, finished, name_of, styles_of
-from softmax_numba.report.words import digits_text, time_text
+from softmax_numba.report.drawing import GRID, INK, STYLE, Picture, finished, log_axis, name_of, styles_of
+from softmax_numba.report.words import time_text
 
 __all__ = ["memory", "start"]
+
+_LEAST_SECONDS = 1e-4
 
 
 def _known(results: Results) -> list[tuple[ProcessCost, str]]:
@@ -23,17 +25,18 @@ def _known(results: Results) -> list[tuple[ProcessCost, str]]:
     return [(cost, titles[cost.name] + later[cost.compiled]) for cost in results.processes if cost.first_seconds]
 
 
-def _bars(panels: int, rows: int, draw: Callable[[list[Axes]], None]) -> Figure:
-    width, height = 3.2 + 3.3 * panels, 1.7 + 0.42 * rows
+def _bars(panels: int, rows: int, draw: Callable[[list[Axes]], None], panel: float = 3.3) -> Figure:
+    width, height = 3.7 + panel * panels, 1.7 + 0.42 * rows
     figure = Figure(figsize=(width, height))
-    axes = list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
-    figure.subplots_adjust(2.9 / width, 0.8 / height, 1 - 0.3 / width, 1 - 0.85 / height, wspace=0.12)
+    axes = list(figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0])
+    figure.subplots_adjust(3.4 / width, 0.8 / height, 1 - 0.3 / width, 1 - 0.85 / height, wspace=0.12)
+    for a in axes:
+        a.margins(0.15, 0.1)
     draw(axes)
     axes[0].invert_yaxis()
     for a in axes:
         a.grid(axis="x", color=GRID, linewidth=0.6)
         a.set_axisbelow(True)
-        a.margins(x=0.2)
         for side in ("top", "right"):
             a.spines[side].set_visible(False)
     return figure
@@ -54,7 +57,13 @@ def memory(results: Results) -> Picture | None:
                 if peak is None:
                     continue
                 axes.barh(row, peak / size, color=styles[cost.name][0], edgecolor=INK, linewidth=0.6)
-                axes.annotate(f"{digits_text(peak / size, 2)}×", (peak / size, row), (4, 0), textcoords="offset points")
+                axes.annotate(
+                    f"{peak / size:.2f}×",
+                    (peak / size, row),
+                    (4, 0),
+                    textcoords="offset points",
+                    va="center",
+                )
             axes.set_title(op, loc="left", fontsize=10.5)
             axes.set_xlabel("peak memory / size of the input")
         panels[0].set_yticks(range(len(known)), [title for _, title in known])
@@ -70,7 +79,7 @@ def memory(results: Results) -> Picture | None:
 
 
 def start(results: Results) -> Picture | None:
-    """Import and first call, one above the other."""
+    """Until the library is imported, and until its first result."""
     known = _known(results)
     if not known:
         return None
@@ -79,27 +88,27 @@ def start(results: Results) -> Picture | None:
     def draw(panels: list[Axes]) -> None:
         (axes,) = panels
         for row, (cost, _) in enumerate(known):
-            imports, whole = spread(cost.import_seconds), cost.until_first
+            imported, whole = spread(cost.import_seconds), cost.until_first
             if whole is None:
                 continue
-            colour, first = styles[cost.name][0], max(0.0, whole.median - imports.median)
-            axes.barh(row, imports.median, color=colour, edgecolor=INK, linewidth=0.6)
-            axes.barh(row, first, left=imports.median, color=colour, alpha=0.45, edgecolor=INK, linewidth=0.6)
-            axes.plot([whole.low, whole.high], [row, row], color=INK, linewidth=1.6)
-            axes.annotate(time_text(whole.median), (whole.high, row), (5, 0), textcoords="offset points", va="center")
+            colour, marker = styles[cost.name]
+            # NumPy's, which is there already, would take the axis to a microsecond.
+            begin = max(imported.median, _LEAST_SECONDS)
+            axes.plot([begin, whole.median], [row, row], color=colour, linewidth=1)
+            axes.plot([whole.low, whole.high], [row, row], color=colour, linewidth=4, alpha=0.5)
+            axes.plot([begin], [row], color="white", marker=marker, markeredgecolor=colour, zorder=3)
+            axes.plot([whole.median], [row], color=colour, marker=marker, markeredgecolor=INK, zorder=3)
+            place: Any = {"textcoords": "offset points", "va": "center", "fontsize": 8.5}
+            axes.annotate(time_text(whole.median), (whole.high, row), (8, 0), **place)
         axes.set_yticks(range(len(known)), [title for _, title in known])
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
-        axes.set_xlabel("seconds: import (full colour), then first call (pale)")
+        log_axis(axes, " s", least=(_LEAST_SECONDS, 10.0))
+        axes.set_xlabel("seconds (log scale): imported (hollow), first result (full)")
 
     with matplotlib.rc_context(STYLE):
         caption = (
-            "From the import, NumPy being there, to the first softmax of 4 × 10 float32 values, in a new process; less "
+            "From the import, NumPy being there, to the first softmax of 4 × 10 float32 values, in a new process; left "
             "is better. softmax-numba imports Numba, and its very first call on a machine compiles; what is compiled "
-            "is "
-            "kept for later processes. Whiskers reach from the 20 % to the 80 % quantile of the processes."
+            "is kept for later processes. Wide strokes reach from the 20 % to the 80 % quantile of the processes; less "
+            "than a tenth of a millisecond is drawn as that."
         )
-        figure = _bars(1, len(known), draw)
-        width, height = 9.0, 1.7 + 0.42 * len(known)
-        figure.set_size_inches(width, height)
-        figure.subplots_adjust(2.9 / width)
-        return finished(figure, "start", caption, results)
+        return finished(_bars(1, len(known), draw, panel=6.5), "start", caption, results)
