@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from softmax_numba.bench.results import Cell, Results
 from softmax_numba.bench.workloads import OPS
 from softmax_numba.report.drawing import GRID, INK, LIMIT, STYLE, Picture, finished, handle_of, log_axis, styles_of
+from softmax_numba.report.summary import promised_ulp
 from softmax_numba.report.words import ulp_text
 
 __all__ = ["draw"]
@@ -61,7 +62,7 @@ def draw(results: Results, grid: Results | None) -> Picture | None:
                 axes.annotate(
                     ulp_text(error), (middle, error), (0, 8), textcoords="offset points", ha="center", fontsize=8
                 )
-            axes.axhline(4, color=LIMIT, linewidth=2, zorder=1)
+            axes.axhline(promised_ulp(op, "float32"), color=LIMIT, linewidth=2, zorder=1)
             axes.grid(color=GRID, linewidth=0.6)
             axes.set_title(op, loc="left", fontsize=10.5)
             axes.set_xlabel("time / softmax-numba's (log scale)")
