@@ -45,9 +45,9 @@ def place(tmp_path, monkeypatch):
     """A cache folder of the test's own."""
     folder = tmp_path / "kernels"
     monkeypatch.setenv("SOFTMAX_NUMBA_CACHE_DIR", str(folder))
-    compiled.folder.cache_clear()
+    compiled.folder_of.cache_clear()
     yield folder
-    compiled.folder.cache_clear()
+    compiled.folder_of.cache_clear()
 
 
 @pytest.fixture
@@ -339,12 +339,12 @@ def test_no_home_directory(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(Path, "home", no_home)
-    compiled.folder.cache_clear()
+    compiled.folder_of.cache_clear()
     try:
         assert compiled.folder() is None
         assert increment()[0](2.0) == 3.0
     finally:
-        compiled.folder.cache_clear()
+        compiled.folder_of.cache_clear()
 
 
 # --- old versions -------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_foreign_files_are_never_removed(place):
 def test_using_a_folder_keeps_it_young(place):
     current = compiled.folder()
     os.utime(current, (0, 0))
-    compiled.folder.cache_clear()
+    compiled.folder_of.cache_clear()
     assert compiled.folder() == current
     assert time.time() - current.stat().st_mtime < 3600
 

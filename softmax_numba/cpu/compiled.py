@@ -73,12 +73,19 @@ def _candidates() -> list[Path]:
     return places
 
 
-@functools.cache
 def folder() -> Path | None:
     """The folder of this version's kernels, made if need be; None where none can be written."""
+    with contextlib.suppress(OSError, RuntimeError):
+        return folder_of(_key())
+    return None
+
+
+@functools.cache
+def folder_of(key: str) -> Path | None:
+    """The same of the kernels that a ``key`` of 24 hexadecimal digits tells from others."""
     for base in _candidates():
         try:
-            path = base / _key()
+            path = base / key
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
         except (OSError, RuntimeError):

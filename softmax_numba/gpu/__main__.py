@@ -1,11 +1,16 @@
-"""``python -m softmax_numba.gpu --arch sm_80 sm_90``: compiles every kernel without a GPU and prints what it became."""
+"""``python -m softmax_numba.gpu --arch sm_80 sm_90``: compiles every kernel without a GPU and prints what it became.
+
+With ``--keep DIR`` it leaves them there instead, in every number of threads and vectors that a plan can have:
+where SOFTMAX_NUMBA_KERNELS names that folder, they need not be compiled again.
+"""
 
 import argparse
 import contextlib
 import multiprocessing
+import os
 import sys
-from collections.abc import Iterator
-from typing import get_args
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
 
 from softmax_numba.gpu import table
 from softmax_numba.gpu.plan import Sweep
@@ -21,23 +26,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sweep", nargs="+", choices=get_args(Sweep), default=list(get_args(Sweep)))
     parser.add_argument("--masks", action="store_true", help="with a mask and temperatures too")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
+    parser.add_argument("--keep", metavar="DIR", help="leave the kernels in a folder; prints no table")
     how = parser.parse_args(arguments)
-    jobs = [
+    every = how.keep is not None
+    jobs: list[Any] = [
         (specimen, arch)
         for arch in how.arch
-        for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks)
+        for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks, every)
     ]
+    if every and how.sweep == list(get_args(Sweep)):
+        jobs += [(other, arch) for arch in how.arch for other in table.others()]
+    with contextlib.ExitStack() as stack:
+        over: Callable[..., Iterator[Any]] = map
+        if every:
+            os.environ["SOFTMAX_NUMBA_KERNELS"] = how.keep  # also for the processes
+        if how.jobs > 1:
+            over = stack.enter_context(multiprocessing.get_context("spawn").Pool(how.jobs)).imap
+        return _kept(over(table.kept, jobs), how.keep) if every else _printed(over(table.compiled, jobs), len(jobs))
+
+
+def _kept(sizes: Iterator[int], folder: str) -> int:
+    found = list(sizes)
+    print(f"{len(found)} kernels, {sum(found) / 1e6:.0f} MB, in {folder}")
+    return 0
+
+
+def _printed(rows: Iterator[table.Row], count: int) -> int:
     form = "{:22} {:9} {:20} {:10} {:6} {:>7} {:>5} {:>5} {:>6} {:>5} {:>5} {:>4} {:>5} {}"
     print(form.format(*table.HEAD))
     wrong = 0
-    with contextlib.ExitStack() as stack:
-        rows: Iterator[table.Row] = map(table.compiled, jobs)
-        if how.jobs > 1:
-            rows = stack.enter_context(multiprocessing.get_context("spawn").Pool(how.jobs)).imap(table.compiled, jobs)
-        for row in rows:
-            print(form.format(*table.line(row)), flush=True)
-            wrong += bool(row.faults)
-    print(f"{len(jobs)} kernels, {wrong} at fault")
+    for row in rows:
+        print(form.format(*table.line(row)), flush=True)
+        wrong += bool(row.faults)
+    print(f"{count} kernels, {wrong} at fault")
     return 1 if wrong else 0
 
 

@@ -103,7 +103,7 @@ def library(value: Any, array: GpuArray) -> Library:
     if _is_tensor(value):
         return _torch(array.device)
     if package == "cupy":
-        return _cupy()
+        return _cupy(array.device)
     interface = getattr(value, "__cuda_array_interface__", None)
     stream = (interface or {}).get("stream") or 0  # on which the array is in use; 1 is the default stream
     if hasattr(value, "__array_namespace__"):
@@ -183,13 +183,15 @@ def _device_of(value: Any) -> int:
     return value.__dlpack_device__()[1] if hasattr(value, "__dlpack_device__") else 0
 
 
-def _cupy() -> Library:
-    cupy = sys.modules["cupy"]
+def _cupy(device: int) -> Library:
+    cuda, cupy_empty = sys.modules["cupy"].cuda, sys.modules["cupy"].empty
 
     def empty(shape: tuple[int, ...], name: str) -> Any:
-        return cupy.empty(shape, dtype_of(name))
+        with cuda.Device(device):
+            return cupy_empty(shape, np.dtype(name) if name == "uint8" else dtype_of(name))
 
-    return Library(empty, cupy.cuda.get_current_stream().ptr)
+    with cuda.Device(device):
+        return Library(empty, cuda.get_current_stream().ptr)
 
 
 def _numba_empty(shape: tuple[int, ...], name: str) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from softmax_numba import interop
 from softmax_numba.arguments import checked_temperature
 from softmax_numba.dtypes import compute_name, result_name
 from softmax_numba.gpu import arrays, kernels
@@ -129,7 +130,7 @@ def _mask(where: Any, values: GpuArray, room: Room) -> GpuArray:
 
 def checked_heat(temperature: Any, lanes: tuple[int, ...], values: GpuArray, room: Room) -> GpuArray | float | None:
     """A number, one for each lane on the device, or None where all are 1."""
-    if not hasattr(temperature, "__cuda_array_interface__") and not hasattr(temperature, "__dlpack_device__"):
+    if interop.device(temperature) is None:
         checked = checked_temperature(temperature, lanes)  # numbers and lists
         if checked is None or checked.ndim == 0:
             return None if checked is None else float(checked)
@@ -154,7 +155,7 @@ def apart(heat: GpuArray | float | None) -> tuple[float, GpuArray | None]:
 
 def _on_device(value: Any, name: str, dtype: Any, values: GpuArray, room: Room) -> GpuArray:
     """An array on x's device; what lies on none (a list) is put there."""
-    if hasattr(value, "__cuda_array_interface__") or hasattr(value, "__dlpack_device__"):
+    if interop.device(value) is not None:
         array = arrays.take(value, name)
         same_device(values.device, name, array)
         return array

@@ -166,20 +166,28 @@ def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.
     row = len(Scale._fields) * kind.itemsize
     a = Arguments(heat.address, found.address, lanes=count, inner=lanes.inner)
     a = a._replace(x_outer=steps[0], x_inner=steps[1], y_outer=lanes.inner * row, y_inner=row)
-    made = Kernel(temperatures.temper(heat.name, kind.name), ("temper", heat.name, kind.name), kind.name, Arguments)
     blocks = -(-count // temperatures.BLOCK)
     nothing = Scale(*(kind.type(0) for _ in Scale._fields))
-    launch.run(made, Launch(blocks, temperatures.BLOCK), room.place, a, nothing)
+    launch.run(temper_kernel(heat.name, kind.name), Launch(blocks, temperatures.BLOCK), room.place, a, nothing)
     return found.address
+
+
+def temper_kernel(source: str, computes: str) -> Kernel:
+    """The kernel that makes scales of temperatures."""
+    return Kernel(temperatures.temper(source, computes), ("temper", source, computes), computes, Arguments)
 
 
 # --- copies -----------------------------------------------------------------------------
 
 
+def copy_kernel(source: str, target: str) -> Kernel:
+    """The kernel that copies values of one dtype to another."""
+    return Kernel(copies.copy(source, target), ("copy", source, target), "float32", Copy, None)
+
+
 def copy(source: GpuArray, target: GpuArray, place: Place) -> None:
     """Queues a copy between arrays of one shape; dtypes and strides as they come."""
-    made = Kernel(copies.copy(source.name, target.name), ("copy", source.name, target.name), "float32", Copy, None)
-    value_by_value(made, source, target, place)
+    value_by_value(copy_kernel(source.name, target.name), source, target, place)
 
 
 def value_by_value(made: Kernel, source: GpuArray, target: GpuArray, place: Place, *numbers: tuple[Any, ...]) -> None:
@@ -219,4 +227,4 @@ def fill(target: GpuArray, value: float, place: Place) -> None:
         return
     for index in np.ndindex(*target.shape):
         offset = sum(i * s for i, s in zip(index, target.strides, strict=True))
-        upload(given[index], target._replace(address=target.address + offset), place)
+        upload(np.asarray(given[index]), target._replace(address=target.address + offset), place)

@@ -1,21 +1,19 @@
-"""From a kernel and its plan to work on a stream: compiled once, kept on disk, loaded once, launched by cuda.core.
+"""From a kernel and its plan to work on a stream: compiled once, kept on disk, loaded once, launched by the driver.
 
-A launch passes two dozen numbers and no array: nothing looks at types, and nothing waits.
+A launch passes two dozen numbers and no array: nothing looks at types, and nothing waits. The driver's own functions
+are called, whose names and arguments stay the same from one version of the bindings to the next.
 """
 
 import contextlib
 import ctypes
 import functools
-import hashlib
-import importlib.metadata
+import struct
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_numba.cpu.compiled import folder, keep_content, kept_content
-from softmax_numba.gpu import seam
+from softmax_numba.gpu import kept, seam
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.plan import H100, Device
 
@@ -80,11 +78,29 @@ def run(kernel: Kernel, how: Launch, place: Place, *tuples: tuple[Any, ...]) -> 
     if seam.SIMULATED:
         seam.simulate(kernel.function, how.grid, how.block, how.shared, how.cluster, tuples)
         return
-    from cuda.core import launch
-
     with _current(place.device):
-        ready = _loaded(kernel, bound(how.block), place.device)
-        launch(_stream(place.stream), _configured(how), ready, *(number for part in tuples for number in part))
+        ready = _loaded(kernel, bound(how.block), how.shared > 0, place.device)
+        with ready.packing.filled(number for part in tuples for number in part) as pointers:
+            _queue(ready.function, how, place.stream, pointers)
+
+
+def _queue(function: Any, how: Launch, stream: int, pointers: int) -> None:
+    from cuda.bindings import driver
+
+    if how.cluster == 1:
+        _checked(
+            driver.cuLaunchKernel(function, how.grid, 1, 1, how.block, 1, 1, how.shared, stream, pointers, 0),
+        )
+        return
+    config, attribute = driver.CUlaunchConfig(), driver.CUlaunchAttribute()
+    attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+    size = attribute.value.clusterDim
+    size.x, size.y, size.z = how.cluster, 1, 1
+    config.gridDimX, config.gridDimY, config.gridDimZ = how.grid, 1, 1
+    config.blockDimX, config.blockDimY, config.blockDimZ = how.block, 1, 1
+    config.sharedMemBytes, config.hStream = how.shared, stream
+    config.attrs, config.numAttrs = [attribute], 1
+    _checked(driver.cuLaunchKernelEx(config, function, pointers, 0))
 
 
 def upload(given: np.ndarray, address: int, place: Place) -> None:
@@ -98,31 +114,12 @@ def upload(given: np.ndarray, address: int, place: Place) -> None:
         _checked(driver.cuMemcpyHtoDAsync(address, given.ctypes.data, given.nbytes, place.stream))
 
 
-def _checked(answer: tuple[Any, ...]) -> None:
-    """Raises RuntimeError if the driver reports an error."""
-    from cuda.bindings import driver
-
-    if answer[0] != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"the CUDA driver reports {answer[0]!r}")
-
-
-@functools.lru_cache(maxsize=256)
-def _stream(handle: int) -> Any:
-    from cuda.core import LEGACY_DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM, Stream
-
-    # What CUDA calls its default streams: 0 and 1 are the same, 2 is a thread's own.
-    default = {0: LEGACY_DEFAULT_STREAM, 1: LEGACY_DEFAULT_STREAM, 2: PER_THREAD_DEFAULT_STREAM}
-    return default[handle] if handle in default else Stream.from_handle(handle)
-
-
-@functools.lru_cache(maxsize=1024)
-def _configured(how: Launch) -> Any:
-    from cuda.core import LaunchConfig
-
-    if how.cluster == 1:
-        return LaunchConfig(grid=how.grid, block=how.block, shmem_size=how.shared)
-    clusters = how.grid // how.cluster  # cuda.core counts the grid in clusters
-    return LaunchConfig(grid=clusters, cluster=how.cluster, block=how.block, shmem_size=how.shared)
+def _checked(answer: tuple[Any, ...]) -> Any:
+    """What the driver gives beside its status, if anything; RuntimeError if that is an error."""
+    status, *given = answer
+    if status:
+        raise RuntimeError(f"the CUDA driver reports {status!r}")
+    return given[0] if given else None
 
 
 @contextlib.contextmanager
@@ -143,23 +140,66 @@ def _current(number: int) -> Iterator[None]:
             CudaDevice(int(before)).set_current()
 
 
-_LOADED: dict[tuple[Any, ...], Any] = {}
+class _Packing:
+    """Memory for a kernel's arguments, and the list of their addresses that the driver reads at a launch."""
+
+    def __init__(self, form: str) -> None:
+        self._form = struct.Struct(form)
+        self._places = [struct.calcsize(form[: n + 1]) - struct.calcsize(form[n]) for n in range(1, len(form))]
+        self._free: list[tuple[Any, Any]] = []
+
+    @contextlib.contextmanager
+    def filled(self, numbers: Iterator[Any]) -> Iterator[int]:
+        """The address of the list; it holds until the ``with`` ends, by when the driver has its own copy."""
+        try:
+            memory, pointers = self._free.pop()  # one that no other thread uses
+        except IndexError:
+            memory = ctypes.create_string_buffer(self._form.size)
+            begin = ctypes.addressof(memory)
+            pointers = (ctypes.c_void_p * len(self._places))(*(begin + place for place in self._places))
+        self._form.pack_into(memory, 0, *numbers)
+        yield ctypes.addressof(pointers)
+        self._free.append((memory, pointers))
 
 
-def _loaded(kernel: Kernel, threads: int, number: int) -> Any:
+class _Loaded(NamedTuple):
+    function: Any
+    packing: _Packing
+
+
+_LOADED: dict[tuple[Any, ...], _Loaded] = {}
+
+
+def _loaded(kernel: Kernel, threads: int, opts_in: bool, number: int) -> _Loaded:
+    """A kernel on a device; ``opts_in`` to more dynamic shared memory than the usual 48 KB."""
     ready = _LOADED.get((kernel.key, threads, number))
     if ready is None:
         from cuda.bindings import driver
-        from cuda.core import ObjectCode
 
         properties = device(number)
-        name, cubin = _compiled(kernel, properties.arch, threads)
-        ready = ObjectCode.from_cubin(cubin).get_kernel(name)
-        opt_in = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        static = ready.attributes.shared_size_bytes
-        _checked(driver.cuKernelSetAttribute(opt_in, properties.shared - static, ready.handle, driver.CUdevice(number)))
+        name, cubin = machine_code(kernel, properties.arch, threads)
+        library = _checked(driver.cuLibraryLoadData(cubin, [], [], 0, [], [], 0))
+        found = _checked(driver.cuLibraryGetKernel(library, name.encode()))
+        if opts_in:
+            attribute, on = driver.CUfunction_attribute, driver.CUdevice(number)
+            static = _checked(
+                driver.cuKernelGetAttribute(attribute.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, found, on),
+            )
+            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _checked(driver.cuKernelSetAttribute(most, properties.shared - static, found, on))
+        # A kernel's handle counts as a function's where one is launched.
+        ready = _Loaded(driver.CUfunction(int(found)), _Packing(_form(kernel)))
         _LOADED[kernel.key, threads, number] = ready
     return ready
+
+
+def _form(kernel: Kernel) -> str:
+    """What ``struct`` calls the arguments: int64, and what numbers there are in the dtype that computes."""
+    integers = "@" + "q" * len(kernel.arguments._fields)  # type: ignore[attr-defined]
+    if kernel.numbers is None:
+        return integers
+    letter = {"float32": "f", "float64": "d", "int64": "q"}[kernel.kind]
+    return integers + letter * len(kernel.numbers._fields)  # type: ignore[attr-defined]
 
 
 def signature(kernel: Kernel) -> Any:
@@ -174,35 +214,11 @@ def signature(kernel: Kernel) -> Any:
     return types.void(integers, types.NamedUniTuple(getattr(types, kernel.kind), count, kernel.numbers))
 
 
-# --- on disk ----------------------------------------------------------------------------
-
-
-@functools.cache
-def _versions() -> str:
-    packages = ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
-    found = []
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{package} {importlib.metadata.version(package)}")
-    return ", ".join(found)
-
-
-def _file(key: tuple[Any, ...], arch: str, threads: int) -> Path | None:
-    where = folder()
-    if where is None:
-        return None
-    digest = hashlib.sha256(repr((key, arch, threads, _versions())).encode()).hexdigest()[:24]
-    return where / f"gpu-{arch}-{digest}.kernel"
-
-
-def _compiled(kernel: Kernel, arch: str, threads: int) -> tuple[str, bytes]:
-    """The kernel's name and cubin: from disk, or compiled and left there. What cannot be read counts as not there."""
-    file = _file(kernel.key, arch, threads)
-    content = None if file is None else kept_content(file)
-    if content is not None:
-        name, _, cubin = content.partition(b"\0")
-        return name.decode(), cubin
-    made = seam.compiled(kernel.function, signature(kernel), arch, threads)
-    if file is not None:
-        keep_content(file, made.name.encode() + b"\0" + made.cubin)
-    return made.name, made.cubin
+def machine_code(kernel: Kernel, arch: str, threads: int) -> tuple[str, bytes]:
+    """The kernel's name and cubin: carried along, from disk, or compiled and left there."""
+    found = kept.find(kernel.key, arch, threads)
+    if found is None:
+        made = seam.compiled(kernel.function, signature(kernel), arch, threads)
+        found = made.name, made.cubin
+        kept.keep(kernel.key, arch, threads, *found)
+    return found

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from softmax_numba.gpu import launch, loss_held, seam, vjp
-from softmax_numba.gpu.kernels import backward_kernel, kernel, shape_of
+from softmax_numba.gpu import copies, launch, loss_held, seam, temperatures, vjp
+from softmax_numba.gpu.kernels import backward_kernel, copy_kernel, kernel, shape_of, temper_kernel
 from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
 from softmax_numba.gpu.loss_terms import Kind
 from softmax_numba.gpu.losses import held_kernel
@@ -77,21 +77,13 @@ def _one_number(name: str) -> bool:
     return name in BY_NAME and BY_NAME[name].one_number
 
 
-def _plans(name: str, itemsize: int, device: Device) -> Iterator[Plan]:
-    """Every plan there is for values of a size, in the order of the lanes' lengths."""
+def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Plan]:
+    """The plans for values of a size, in the order of the lanes' lengths; ``every`` number of threads and vectors."""
     inputs, one_number = 2 if name in BACKWARD else 1, _one_number(name)
     lean = inputs == 1 and name != LOSS_AND_GRADIENT.name
-    span = 32 * MOST_VALUES[itemsize]
-    lengths = (
-        16 // itemsize,
-        2 * 16 // itemsize,
-        32 * 16 // itemsize,
-        span,
-        16 * span,
-        32 * span,
-        48 * span,
-        128 * span,
-    )
+    width, span = 16 // itemsize, 32 * MOST_VALUES[itemsize]
+    short = [width << k for k in range((span // width).bit_length())] if every else [width, 2 * width, 32 * width, span]
+    lengths = (*short, *(n * span for n in ((2, 8, 16, 32, 48, 128) if every else (16, 32, 48, 128))))
     seen = set()
     for aligned, side_by_side in ((True, True), (False, True), (False, False)):
         for lanes in (MANY, 1):
@@ -130,14 +122,14 @@ def _plans(name: str, itemsize: int, device: Device) -> Iterator[Plan]:
 
 
 def specimens(
-    arch: str, dtypes: list[str], operations: list[str], sweeps: list[str], thorough: bool
+    arch: str, dtypes: list[str], operations: list[str], sweeps: list[str], thorough: bool, every: bool = False
 ) -> Iterator[Specimen]:
-    """The kernels of an architecture; ``thorough`` ones with masks and temperatures too."""
+    """The kernels of an architecture; ``thorough`` ones with masks and temperatures too, ``every`` one there is."""
     device = DEVICES[arch]
     for name in operations:
         inputs = 2 if name in BACKWARD else 1
         for dtype in dtypes:
-            for found in _plans(name, STORAGES[dtype].itemsize, device):
+            for found in _plans(name, STORAGES[dtype].itemsize, device, every):
                 if found.sweep not in sweeps:
                     continue
                 for kernel_name in _kernels(name, found):
@@ -194,6 +186,26 @@ def compiled(job: tuple[Specimen, str]) -> Row:
         count(r"\bcall\b"),
         count(r"\b[a-z.]+\.f64\b"),
     )
+
+
+def others() -> list[tuple[str, str, str]]:
+    """The kernels beside those of lanes: copies to every float, and scales of temperatures."""
+    floats, wholes = list(STORAGES), ["bool", *seam.load_integer]
+    pairs = [(s, t) for s in floats for t in floats if s != t] + [(s, "float64") for s in wholes] + [("bool", "bool")]
+    tempers = [(source, computes) for source in floats for computes in ("float32", "float64")]
+    return [("copy", *names) for names in pairs] + [("temper", *names) for names in tempers]
+
+
+def kept(job: tuple[Specimen | tuple[str, str, str], str]) -> int:
+    """Compiles a kernel for an architecture unless it is kept; the size of its machine code."""
+    what, arch = job
+    if isinstance(what, Specimen):
+        made, block = _kernel(what), what.plan.block
+    elif what[0] == "copy":
+        made, block = copy_kernel(*what[1:]), copies.BLOCK
+    else:
+        made, block = temper_kernel(*what[1:]), temperatures.BLOCK
+    return len(launch.machine_code(made, arch, launch.bound(block))[1])
 
 
 HEAD = (
