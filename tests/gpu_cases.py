@@ -1,11 +1,19 @@
-"""Arrays that lie on a GPU, of a library of their own: the host's memory, which the simulator takes for a device's."""
+"""Arrays on a GPU: of a real one, or of a library of their own in the host's memory, a device's for the simulator.
 
+``gpu_libraries.py`` says whose arrays a run hands in.
+"""
+
+import gpu_libraries
 import numpy as np
+import pytest
 from oracle import BFLOAT16
 
 import softmax_numba
 from softmax_numba.gpu import launch, plan
-from softmax_numba.gpu.plan import H100
+
+REAL = gpu_libraries.chosen()
+REVERSES = REAL is None or REAL.reverses
+only_stand_ins = pytest.mark.skipif(REAL is not None, reason="arrays that only a stand-in is like")
 
 
 class Namespace:
@@ -68,25 +76,51 @@ def on_gpu(values, offset=0):
     begin = -room.ctypes.data % 16 + offset
     array = room[begin : begin + values.nbytes].view(values.dtype).reshape(values.shape)
     array[...] = values
-    return Gpu(array)
+    if REAL is None:
+        return Gpu(array)
+    # Memory on a device begins at a multiple of 16.
+    memory = REAL.memory(room[begin - offset :])
+    return REAL.view(memory, offset, values.shape, array.strides, values.dtype)
+
+
+def seen(room, *views):
+    """`views` of the contiguous host array `room` as arrays on the GPU, in one copy of it."""
+    if REAL is None:
+        return [Gpu(view) for view in views]
+    memory = REAL.memory(room.reshape(-1).view(np.uint8))
+    begin = room.ctypes.data
+    return [REAL.view(memory, v.ctypes.data - begin, v.shape, v.strides, v.dtype) for v in views]
+
+
+def host(array):
+    """What stands in an array on the GPU."""
+    return array.values if REAL is None else REAL.host(array)
+
+
+def is_on_gpu(value):
+    return isinstance(value, Gpu if REAL is None else REAL.type)
 
 
 def call(name, x, axis=-1, **how):
-    """The result on the host of a function of an array on the GPU, given as NumPy's or as :class:`Gpu`."""
-    result = getattr(softmax_numba, name)(x if isinstance(x, Gpu) else on_gpu(x), axis, **how)
-    assert type(result) is Gpu
-    return result.values
+    """The result on the host of a function of an array, on the GPU or NumPy's to be put there."""
+    given = x if is_on_gpu(x) else on_gpu(x)
+    result = getattr(softmax_numba, name)(given, axis, **how)
+    assert type(result) is type(given)
+    return host(result)
+
+
+HAS_CLUSTERS = REAL is None or launch.device(0).clusters
 
 
 class Watched:
-    """A simulated device on which the kernels that run are noted: ``with Watched() as kernels: ...``.
+    """A device on which the kernels that run are noted: ``with Watched() as kernels: ...``. It has no clusters.
 
     With ``warps`` a block has no more than so many: what takes long lanes then takes short ones, as they are simulated.
     """
 
     def __init__(self, warps=None, **properties):
         self.warps = warps
-        self.device = H100._replace(**{"clusters": False, **properties})
+        self.device = launch.device(0)._replace(**{"clusters": False, **properties})
         self.kernels = []
 
     def __enter__(self):

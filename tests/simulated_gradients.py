@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gpu_cases import Gpu, Watched, on_gpu
+from gpu_cases import Watched, host, is_on_gpu, on_gpu
 from grids import every_dtype, every_map, normal
 from loss_oracle import assert_close, log_softmax_vjp, softmax_vjp
 from oracle import EXACT, same_bits
@@ -17,8 +17,8 @@ def forward(name, shape, dtype, axis=-1, **how):
 
 
 def back(name, y, dy, axis=-1, **how):
-    given = [value if isinstance(value, Gpu) else on_gpu(value) for value in (y, dy)]
-    return getattr(softmax_numba, f"{name}_vjp")(*given, axis, **how).values
+    given = [value if is_on_gpu(value) else on_gpu(value) for value in (y, dy)]
+    return host(getattr(softmax_numba, f"{name}_vjp")(*given, axis, **how))
 
 
 def assert_right(name, y, dy, axis=-1, **how):
