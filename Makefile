@@ -9,6 +9,12 @@ SPEED_ARGS ?=
 PYTEST_ARGS ?=
 ASV_ARGS ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
+# An interpreter that has what a GPU machine needs (PyTorch, Numba, numba-cuda, pytest): nothing is installed then.
+GPU_PYTHON ?=
+# Kernels compiled beforehand, by `make gpu-kernels`, perhaps on another machine.
+GPU_KERNELS ?= .gpu-kernels
+GPU_ARCH ?= sm_90
 # From which commit on `make asv` looks for a change, and from which factor on it calls it one.
 ASV_BASE ?= main
 ASV_FACTOR ?= 1.3
@@ -16,7 +22,7 @@ ASV_COMMITS ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help report speed readme test lint format bench asv asv-check asv-history asv-publish venv clean
+.PHONY: help report speed readme test lint format bench asv asv-check asv-history asv-publish gpu gpu-check gpu-kernels venv clean
 
 python := $(VENV)/bin/python
 asv := $(VENV)/bin/asv
@@ -35,6 +41,10 @@ report_stamp := $(stamps)/report-$(subst $(space),-,$(strip $(PEERS)))
 override REPORT_ARGS += --peers $(PEERS)
 endif
 
+gpu_stamp := $(if $(GPU_PYTHON),,$(stamps)/gpu)
+gpu_run := $(if $(wildcard $(GPU_KERNELS)),SOFTMAX_NUMBA_KERNELS=$(abspath $(GPU_KERNELS))) PYTHONPATH=. \
+  $(or $(GPU_PYTHON),$(python))
+
 help:  ## Show this list
 	@echo 'make TARGET [NAME=value ...]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +54,8 @@ help:  ## Show this list
 	@echo '  REPORT_ARGS="--full"     options of: softmax-numba report'
 	@echo '  SPEED_ARGS="--threads 1"   options of: softmax-numba speed'
 	@echo '  PYTEST_ARGS="-k axis"    options of: pytest'
+	@echo '  GPU_PYTHON=python3       what runs `make gpu`, with PyTorch and Numba in it (default: $(VENV), installed into)'
+	@echo '  GPU_ARGS="--resume"      options of: python -m softmax_numba.bench.gpu; GPU_ARCH=sm_90, GPU_KERNELS=.gpu-kernels'
 	@echo '  ASV_BASE=HEAD~1          what `make asv` compares with (default: main); ASV_FACTOR=1.3, ASV_ARGS="--bench Latency"'
 
 report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
@@ -84,6 +96,15 @@ asv-history: $(stamps)/asv  ## Measure the last commits of main that have not be
 asv-publish: $(stamps)/asv  ## The measured history as pages, in .asv/html
 	$(asv) publish $(ASV_ARGS)
 
+gpu: $(gpu_stamp)  ## Test, check and measure on this machine's NVIDIA GPU; what came of it in softmax-gpu/
+	$(gpu_run) -m softmax_numba.bench.gpu $(GPU_ARGS)
+
+gpu-check: $(stamps)/dev  ## The stages of `make gpu` without a GPU, as small as can be
+	$(python) -m softmax_numba.bench.gpu --rehearse --out softmax-gpu-rehearsal $(GPU_ARGS)
+
+gpu-kernels: $(stamps)/dev  ## Compile every kernel for GPU_ARCH without a GPU, for `make gpu` to take along
+	$(python) -m softmax_numba.gpu --arch $(GPU_ARCH) --keep $(GPU_KERNELS) --jobs 2
+
 venv: $(stamps)/pip  ## Make .venv, with nothing in it but pip
 
 clean:  ## Remove .venv, caches and build products; reports stay
@@ -103,6 +124,10 @@ $(report_stamp): $(declared) | $(stamps)/pip
 
 $(stamps)/dev: $(report_stamp)
 	$(install) --group dev
+	touch $@
+
+$(stamps)/gpu: $(stamps)/dev
+	$(install) -e '.[bench,cuda]' torch cupy-cuda13x
 	touch $@
 
 $(stamps)/bench: $(stamps)/dev
