@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gpu_cases import Watched, host, is_on_gpu, on_gpu
+from gpu_cases import HAS_CLUSTERS, Watched, host, is_on_gpu, on_gpu, seen
 from grids import every_dtype, every_map, normal
 from loss_oracle import assert_close, log_softmax_vjp, softmax_vjp
 from oracle import EXACT, same_bits
@@ -35,19 +35,49 @@ def test_rows(name, dtype, length):
     assert_right(name, forward(name, (2, length), dtype), normal((2, length), dtype, seed=1))
 
 
+MANY, FEW = {"multiprocessors": 0, "warps": 2}, {"multiprocessors": 1000, "warps": 2}
+CLUSTERS = {**MANY, "clusters": True}
+
+
 @every_map
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_longer_rows(name, dtype):
-    """By a block in registers and by two reads: the same bits, wherever a row begins."""
-    most = 8192 if dtype is np.float32 else 4096
-    for length, kernel in ((most // 8 + 3, "vjp block"), (most + 5, "vjp online")):
+@pytest.mark.parametrize(("dtype", "tile"), [(np.float32, 512), (np.float64, 256)])
+def test_longer_rows(name, dtype, tile):
+    """By a block in registers, several blocks, two reads and a cluster: the same bits, wherever a row begins."""
+    for length, ways in (
+        (2 * tile - 3, ((MANY, ["vjp block"]),)),
+        (5 * tile + 5, ((MANY, ["vjp online"]), (FEW, ["vjp survey", "vjp finish"]), (CLUSTERS, ["vjp cluster"]))),
+    ):
         y, dy = forward(name, (1, length), dtype), normal((1, length), dtype, seed=1)
-        with Watched() as kernels:
-            found = assert_right(name, y, dy)
-            assert same_bits(back(name, on_gpu(y, 8), on_gpu(dy, 8)), found)
-            here = on_gpu(y)
-            assert same_bits(back(name, here, dy, out=here), found)
-        assert set(kernels) == {kernel}
+        found = []
+        for device, expected in ways:
+            if device is CLUSTERS and not HAS_CLUSTERS:
+                continue
+            with Watched(**device) as kernels:
+                found.append(assert_right(name, y, dy))
+            assert kernels == expected
+            with Watched(**device):
+                assert same_bits(back(name, on_gpu(y, 8), on_gpu(dy, 8)), found[0])
+                here = on_gpu(y)
+                assert same_bits(back(name, here, dy, out=here), found[0])
+                assert_right(name, y, dy, temperature=np.array([[0.5]]))
+        assert all(same_bits(other, found[0]) for other in found)
+
+
+@every_map
+@every_dtype
+@pytest.mark.parametrize("length", [11, 70])
+def test_columns(name, dtype, length):
+    """In registers and read twice; the same bits among any number of others, aligned or not."""
+    y, dy = forward(name, (length, 19), dtype, 0), normal((length, 19), dtype, seed=1)
+    with Watched() as kernels:
+        expected = assert_right(name, y, dy, 0)
+        wide = [np.zeros((length, 32), dtype) for _ in range(2)]
+        for room, values in zip(wide, (y, dy), strict=True):
+            room[:, :19] = values
+        for columns in (slice(0, 16), slice(3, 19)):
+            given = [seen(room, room[:, columns])[0] for room in wide]
+            assert same_bits(back(name, *given, 0), expected[:, columns])
+    assert set(kernels) == {"vjp columns"}
 
 
 @every_map

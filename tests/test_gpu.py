@@ -141,6 +141,12 @@ def test_plans():
     assert sweep(8, 151936).sweep == sweep(1, 2**24).sweep == "split"
     assert sweep(many, 100, side_by_side=False, neighbours=4096).sweep == "columns"
     assert sweep(many, 100, aligned=False).access == "realigned"
+    back = {"inputs": 2, "lean": False}
+    for length, expected in ((8192, "block"), (8193, "cluster"), (65536, "cluster"), (65537, "online")):
+        assert sweep(many, length, **back).sweep == expected, (length, sweep(many, length, **back))
+    assert sweep(many, 10000, device=A100, **back).sweep == "online"
+    assert sweep(8, 151936, **back).sweep == "split"
+    assert sweep(many, 100, side_by_side=False, neighbours=4096, **back).sweep == "columns"
     assert sweep(many, 10, aligned=False).access == sweep(many, 100, side_by_side=False).access == "elements"
     """
     run(program, before=PLANS)
@@ -153,7 +159,9 @@ def test_a_plan_holds_the_lane():
         for device in (H100, A100):
             for lanes in (1, 8, 1000, 10**6):
                 for length in [*range(1, 70), *(2**k + d for k in range(7, 31) for d in (-1, 0, 1))]:
-                    for how in ({}, {"aligned": False}, {"side_by_side": False}, {"lean": False}, {"one_number": True}):
+                    two = {"inputs": 2, "lean": False}
+                    usual = {}, {"aligned": False}, {"side_by_side": False}, {"lean": False}, {"one_number": True}
+                    for how in (*usual, two, {**two, "aligned": False}):
                         p = sweep(lanes, length, itemsize, device, **how)
                         tile = p.threads * p.vectors * 16 // itemsize
                         assert p.segments * p.tiles * tile >= length > (p.segments - 1) * p.tiles * tile

@@ -32,23 +32,12 @@ class ColumnShape(NamedTuple):
 
 
 @functools.cache
-def columns(shape: ColumnShape) -> Callable:
-    """The kernel."""
-    operation, how = shape.operation, STORAGES[shape.storage]
-    kind, word, size, width = how.kind, how.word, how.itemsize, shape.width
-    rows, words_held = ROWS[size], how.words
-    values_held = rows * width
+def moves(storage: str, width: int, rows: int) -> tuple[Callable, Callable]:
+    """``read`` and ``write`` for ``rows`` values of each of a thread's ``width`` lanes."""
+    how = STORAGES[storage]
+    size, nothing = how.itemsize, how.kind(-np.inf)
     load, store, load_vector, store_vector = how.load, how.store, how.load_vector, how.store_vector
-    spread, gather = how.spread, how.gather
-    mathematics = lane(operation, kind)
-    reference, relative, two_sum = mathematics.reference, mathematics.relative, mathematics.two_sum
-    merge, lowered, settle, map_value = mathematics.merge, mathematics.lowered, mathematics.settle, mathematics.map
-    weight, scale_of_lane = mathematics.weight, scales(kind, shape.heated)
-    zero, one, nothing, hidden = kind(0), kind(1), kind(-np.inf), kind(operation.hidden)
-    counts_ties, keeps, one_number = operation.counts_ties, operation.maps_exponentials, operation.one_number
-    masked, softmax = shape.masked, operation is SOFTMAX
-    deep, span = DEEP, 32 * width
-    room, state_held = DEEP * span, 4 * width
+    spread, gather, deep = how.spread, how.gather, DEEP
 
     @device
     def read(values, words, x, step, count, slot, base, across):
@@ -79,6 +68,27 @@ def columns(shape: ColumnShape) -> Callable:
                     for c in range(width):
                         if c < across:
                             store(place + c * size, values[r * width + c])
+
+    return read, write
+
+
+@functools.cache
+def columns(shape: ColumnShape) -> Callable:
+    """The kernel."""
+    operation, how = shape.operation, STORAGES[shape.storage]
+    kind, word, width = how.kind, how.word, shape.width
+    rows, words_held, store = ROWS[how.itemsize], how.words, how.store
+    values_held = rows * width
+    read, write = moves(shape.storage, width, rows)
+    mathematics = lane(operation, kind)
+    reference, relative, two_sum = mathematics.reference, mathematics.relative, mathematics.two_sum
+    merge, lowered, settle, map_value = mathematics.merge, mathematics.lowered, mathematics.settle, mathematics.map
+    weight, scale_of_lane = mathematics.weight, scales(kind, shape.heated)
+    zero, one, nothing, hidden = kind(0), kind(1), kind(-np.inf), kind(operation.hidden)
+    counts_ties, keeps, one_number = operation.counts_ties, operation.maps_exponentials, operation.one_number
+    masked, softmax = shape.masked, operation is SOFTMAX
+    deep, span = DEEP, 32 * width
+    room, state_held = DEEP * span, 4 * width
 
     @device
     def cover(values, mask, step, inner_step, count, slot, base, across):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures, vjp
+from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures, vjp, vjp_columns, vjp_long
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.arrays import GpuArray, contiguous
 from softmax_numba.gpu.columns import ColumnShape
@@ -49,13 +49,15 @@ def kernel(name: str, shape: Shape | ColumnShape) -> Kernel:
     return Kernel(_MAKERS[name](shape), (name, *shape), kind, Arguments)
 
 
-def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: Device) -> Plan:
-    """The plan for ``arrays``: the values, the results, perhaps the mask and temperatures."""
-    values, answer = arrays[:2]
-    rows_of = lanes.steps[:1] if one_number else lanes.steps[:2]
-    places: tuple[int, ...] = (values.address,) if one_number else (values.address, answer.address)
+def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: Device, inputs: int = 1) -> Plan:
+    """The plan for ``arrays``: the values, the results, the other ones; of two ``inputs`` the first other is one."""
+    values, answer, *others = arrays
+    counted = 1 if one_number else inputs + 1  # that kernels read or write as vectors
+    rows_of = lanes.steps[:counted]
+    places = tuple(array.address for array in (values, answer, *others)[:counted])
     side_by_side = lanes.length == 1 or all(step == values.itemsize for _, _, step in rows_of)
-    neighbours = lanes.inner if all(inner == values.itemsize for _, inner, _ in lanes.steps[:2]) else 1
+    near = all(inner == values.itemsize for _, inner, _ in lanes.steps[: inputs + 1])
+    neighbours = lanes.inner if near else 1
     if neighbours > 1 and not side_by_side:
         places += tuple(step for outer, _, along in rows_of for step in (outer, along))
     else:
@@ -66,10 +68,11 @@ def planned(lanes: Lanes, arrays: list[GpuArray], one_number: bool, device: Devi
         itemsize=values.itemsize,
         side_by_side=side_by_side,
         aligned=all(place % 16 == 0 for place in places),
-        lean=len(arrays) == 2,
+        lean=inputs == 1 and not others,
         one_number=one_number,
         neighbours=neighbours,
         device=device,
+        inputs=inputs,
     )
 
 
@@ -111,20 +114,38 @@ def sweep(operation: Operation, lanes: Lanes, given: "Given", scale: Scale, room
             a, blocks = a._replace(blocks=1), Launch(count, how.block)
         launch.run(kernel("finish", shape), blocks, room.place, a, scale)
         return
-    cluster = how.blocks if how.sweep == "cluster" else 1
     launch.run(
         kernel(how.sweep, shape),
-        Launch(how.grid(count, lanes.inner), how.block, how.shared, cluster),
+        Launch(how.grid(count, lanes.inner), how.block, how.shared, how.cluster),
         room.place,
         a,
         scale,
     )
 
 
-def backward_kernel(name: str, shape: vjp.Shape) -> Kernel:
+_BACKWARD_MAKERS: dict[str, Callable[[Any], Callable]] = {
+    "columns": vjp_columns.columns,
+    "several": vjp.several,
+    "warp": vjp.several,
+    "block": vjp.block,
+    "cluster": vjp.cluster,
+    "online": vjp_long.online,
+    "survey": vjp_long.survey,
+    "finish": vjp_long.finish,
+}
+
+
+def backward_shape(name: str, storage: str, how: Plan, heated: bool) -> vjp.Shape | vjp_columns.ColumnShape:
+    """What the kernels of a way back are specialised for."""
+    if how.sweep == "columns":
+        return vjp_columns.ColumnShape(vjp.BACKWARD[name], storage, how.threads, heated)
+    return vjp.Shape(vjp.BACKWARD[name], storage, how.vectors, how.threads, how.access, heated)
+
+
+def backward_kernel(name: str, shape: vjp.Shape | vjp_columns.ColumnShape) -> Kernel:
     """One of the kernels of the ways back."""
     kind = np.dtype(STORAGES[shape.storage].kind).name
-    return Kernel(vjp.MAKERS[name](shape), (f"vjp {name}", *shape), kind, Arguments)
+    return Kernel(_BACKWARD_MAKERS[name](shape), (f"vjp {name}", *shape), kind, Arguments)
 
 
 def backward(name: str, lanes: Lanes, given: "Given", scale: Scale, room: "Room") -> None:
@@ -132,22 +153,10 @@ def backward(name: str, lanes: Lanes, given: "Given", scale: Scale, room: "Room"
     y, answer, dy, heat = given
     if dy is None:
         raise TypeError("a way back needs cotangents")
-    arrays, steps = (y, answer, dy), lanes.steps
-    places = [array.address for array in arrays] + [step for outer, inner, _ in steps[:3] for step in (outer, inner)]
+    steps = lanes.steps
+    how = planned(lanes, given.present, False, launch.device(room.place.device), inputs=2)
+    shape = backward_shape(name, y.name, how, heat is not None)
     count = lanes.outer * lanes.inner
-    how = plan(
-        count,
-        lanes.length,
-        itemsize=y.itemsize,
-        side_by_side=lanes.length == 1 or all(step == y.itemsize for _, _, step in steps[:3]),
-        aligned=all(place % 16 == 0 for place in places),
-        lean=False,
-        one_number=False,
-        neighbours=1,
-        device=launch.device(room.place.device),
-        inputs=2,
-    )
-    shape = vjp.Shape(vjp.BACKWARD[name], y.name, how.vectors, how.threads, how.access, heat is not None)
     kind: np.dtype = np.dtype(STORAGES[y.name].kind)
     a = Arguments(
         *(y.address, answer.address, dy.address, 0, 0),
@@ -156,7 +165,12 @@ def backward(name: str, lanes: Lanes, given: "Given", scale: Scale, room: "Room"
     )
     if heat is not None:
         a = a._replace(heats=_scales(heat, steps[3], lanes, kind, room))
-    launch.run(backward_kernel(how.sweep, shape), Launch(how.grid(count), how.block, how.shared), room.place, a, scale)
+    blocks = Launch(how.grid(count, lanes.inner), how.block, how.shared, how.cluster)
+    if how.sweep == "split":
+        scratch = room.new((count * how.segments * vjp.NUMBERS,), kind.name)
+        a = a._replace(scratch=scratch.address)
+    for part in ("survey", "finish") if how.sweep == "split" else (how.sweep,):
+        launch.run(backward_kernel(part, shape), blocks, room.place, a, scale)
 
 
 def _scales(heat: GpuArray, steps: tuple[int, int, int], lanes: Lanes, kind: np.dtype, room: "Room") -> int:

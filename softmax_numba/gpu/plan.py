@@ -55,6 +55,11 @@ class Plan(NamedTuple):
     tiles: int  # tiles a segment
     shared: int  # bytes of dynamic shared memory
 
+    @property
+    def cluster(self) -> int:
+        """Blocks a cluster."""
+        return self.blocks if self.sweep == "cluster" else 1
+
     def grid(self, lanes: int, inner: int = 1) -> int:
         """How many blocks the lanes take, ``inner`` of them neighbours."""
         if self.sweep == "columns":
@@ -110,7 +115,7 @@ def plan(
         Whether threads hold what they know of a lane's target besides.
     """
     width = VECTOR // itemsize
-    if neighbours >= FEWEST_COLUMNS and not side_by_side and inputs == 1:
+    if neighbours >= FEWEST_COLUMNS and not side_by_side:
         across = width if aligned else 1
         access: Access = "vectors" if aligned else "elements"
         return Plan("columns", access, 1, across, COLUMN_BLOCK, -(-neighbours // (WARP * across)), 1, 1, 0)
@@ -127,20 +132,18 @@ def plan(
     segments = -(-length // (span * tiles))
     lightest = lean and access == "vectors" and itemsize < 8 and not (one_number and itemsize == 2)
     most_warps = MOST_WARPS_IN_64 if lightest else MOST_WARPS
-    few = inputs == 1 and lanes < FEW_LANES * device.multiprocessors
+    few = lanes < FEW_LANES * device.multiprocessors
     if segments <= most_warps and not (few and segments > MOST_WARPS):
         return Plan("block", access, vectors, threads, WARP * segments, 1, segments, 1, 0)
     number = 8 if itemsize == 8 else 4
     list_bytes = 4 * number * segments
-    if inputs > 1:
-        return Plan("online", access, vectors, threads, SHARE, 1, segments, tiles, list_bytes)
     if few:
         warps = SHARE // WARP
         return Plan("split", access, vectors, threads, SHARE, -(-segments // warps), segments, tiles, 0)
     # The others need more than 128 registers.
-    alone = ALONE if access != "elements" and itemsize == 4 and not losses else SHARE
+    alone = ALONE if access != "elements" and itemsize == 4 and inputs == 1 and not losses else SHARE
     kept = list_bytes + segments * span * itemsize
-    if kept <= device.shared and not one_number:
+    if kept <= device.shared and not one_number and inputs == 1:
         return Plan("shared", access, vectors, threads, alone, 1, segments, 1, kept)
     blocks = _power(-(-segments // most_warps))
     if device.clusters and blocks <= MOST_BLOCKS and not one_number:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from softmax_numba.gpu import copies, launch, loss_held, seam, temperatures, vjp
-from softmax_numba.gpu.kernels import backward_kernel, copy_kernel, kernel, shape_of, temper_kernel
+from softmax_numba.gpu import copies, launch, loss_held, seam, temperatures
+from softmax_numba.gpu.kernels import backward_kernel, backward_shape, copy_kernel, kernel, shape_of, temper_kernel
 from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
 from softmax_numba.gpu.loss_terms import Kind
 from softmax_numba.gpu.losses import held_kernel
@@ -105,7 +105,7 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
                 if compiled not in seen:
                     seen.add(compiled)
                     yield found
-    if inputs > 1 or name in OF_LOSSES:
+    if name in OF_LOSSES:
         return
     for aligned in (True, False):
         yield plan(
@@ -114,10 +114,11 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
             itemsize=itemsize,
             side_by_side=False,
             aligned=aligned,
-            lean=True,
+            lean=inputs == 1,
             one_number=one_number,
             neighbours=4096,
             device=device,
+            inputs=inputs,
         )
 
 
@@ -151,8 +152,7 @@ def _kernels(name: str, found: Plan) -> tuple[str, ...]:
 def _kernel(specimen: Specimen) -> launch.Kernel:
     name, dtype, found, kernel_name, masked, heated = specimen
     if name in BACKWARD:
-        shape = vjp.Shape(BACKWARD[name], dtype, found.vectors, found.threads, found.access, heated)
-        return backward_kernel(kernel_name, shape)
+        return backward_kernel(kernel_name, backward_shape(name, dtype, found, heated))
     if kernel_name.startswith("held "):
         kind = Kind(dtype, dtype, False, True)  # probabilities and weights: the most there is to read
         of_terms = loss_held.Shape(kind, name == LOSS_AND_GRADIENT.name, found.vectors, found.threads, found.access)
