@@ -107,6 +107,19 @@ def test_in_place_and_where_a_row_begins(dtype, length):
         assert same_bits(host(again), loss) and same_bits(host(here), gradient)
 
 
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"focal_gamma": 2.0}])
+def test_a_lane_a_thread(options):
+    """Short lanes that are neighbours: the same bits in any company, wherever the gradient goes."""
+    x, targets = normal((19, 40), np.float32), np.arange(40) % 19
+    how = {"reduction": "none", **options}
+    loss, gradient = assert_right(x, targets, 0, **how)
+    for columns in (slice(0, 1), slice(3, 12)):
+        out = Gpu(np.zeros((19, columns.stop - columns.start), np.float32, order="F"))
+        given = Gpu(x[:, columns]), on_gpu(targets[columns])
+        few, _ = cross_entropy_and_grad(*given, 0, out=out, **how)
+        assert same_bits(few.values, loss[columns]) and same_bits(out.values, gradient[:, columns])
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_strides_and_axes(label_smoothing):
     """Lanes that three strides tell, and others; targets that lie as they like."""

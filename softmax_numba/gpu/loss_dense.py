@@ -1,7 +1,7 @@
 """Terms of all classes where they are looked at again: long lanes, focal factors.
 
-``long.py`` and ``rows.py`` have noted what normalises the lanes. Values are read one by one: a warp a lane, a block a
-long one, as the length alone decides.
+``long.py`` and ``rows.py`` have noted what normalises the lanes. Values are read one by one: a thread a lane where the
+plan has one, else a warp, or a block for a long one, as the length alone decides.
 """
 
 import functools
@@ -14,6 +14,7 @@ from softmax_numba.gpu.arguments import mask_of, other_of, results_of, values_of
 from softmax_numba.gpu.exponential import Scale, exponential, scale_of
 from softmax_numba.gpu.loss import NOTES
 from softmax_numba.gpu.loss_terms import Kind, Sums, terms
+from softmax_numba.gpu.plan import WARP, Plan
 from softmax_numba.gpu.seam import cuda, fma, load_index
 from softmax_numba.gpu.storage import STORAGES
 
@@ -33,8 +34,10 @@ class Shape(NamedTuple):
         return max(self.threads, WARP_BLOCK)
 
 
-def threads_of(length: int) -> int:
-    """How many threads a lane has."""
+def threads_of(length: int, how: Plan) -> int:
+    """How many threads a lane has, normalised by a plan."""
+    if how.threads == 1:
+        return 1
     return 32 if length <= LONGEST_OF_WARP else 256
 
 
@@ -48,7 +51,8 @@ def dense(shape: Shape) -> Callable:
     load_code, (term, plus, merged, over, factor_of) = load_index["int32"], terms(shape.kind)
     reference, relative, _ = exponential(kind)
     per_octave, octave_high, octave_low, _ = (kind(number) for number in scale_of(1.0, kind))
-    zero, one, warps, numbers = kind(0), kind(1), threads // 32, 4 * (block // 32)
+    zero, one, warps, numbers = kind(0), kind(1), threads // WARP, 4 * (block // WARP)
+    together = min(threads, WARP)
 
     def kernel(a, targets):
         thread = np.int64(cuda.threadIdx.x)
@@ -67,7 +71,7 @@ def dense(shape: Shape) -> Callable:
             loss, slope = term(k, load(x + k * a.x_step), target, place, a, targets, peak, log_sum)
             sums = plus(sums, loss, slope)
             k += threads
-        sums = over(sums, 32)
+        sums = over(sums, together)
         if warps > 1:
             meeting = cuda.shared.array(numbers, kind)
             warp = slot >> 5

@@ -29,7 +29,7 @@ from softmax_numba.gpu.loss import CODE, GAINS, NOTES
 from softmax_numba.gpu.loss_sums import BLOCK, CHUNK, SUM, Call, Classes
 from softmax_numba.gpu.loss_terms import Kind, Targets
 from softmax_numba.gpu.parts import NUMBERS
-from softmax_numba.gpu.plan import Plan, plan
+from softmax_numba.gpu.plan import MOST_VALUES, Plan, a_thread_a_lane, plan
 from softmax_numba.gpu.storage import STORAGES
 
 if TYPE_CHECKING:
@@ -125,11 +125,16 @@ def conclude(losses: GpuArray, lanes: int, kind: np.dtype, wanted: Wanted, at: S
 
 
 def planned(lanes: Lanes, given: "Given", wanted: Wanted, number: int) -> Plan:
-    """The plan for the lanes' sums, with their gradient in the same pass where that is no second look."""
+    """The plan for the lanes' sums, with their gradient in the same pass where that is no second look.
+
+    The order of sums, and so the loss, is decided by the logits and not by where the gradient goes.
+    """
     arrays = (given.values, given.answer) if wanted.gradient else (given.values,)
     steps = lanes.steps[: len(arrays)]
     places = [array.address for array in arrays] + [step for outer, inner, _ in steps for step in (outer, inner)]
     size = given.values.itemsize
+    if 1 < lanes.length <= MOST_VALUES[size] and lanes.steps[0][2] != size:
+        return a_thread_a_lane(lanes.length, size)
     return plan(
         lanes.outer * lanes.inner,
         lanes.length,
@@ -172,7 +177,7 @@ def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scal
         launch.run(held_kernel(how.sweep, shape), blocks, room.place, of_terms, targets)
         return
     _normalised(LOSS, values.name, how, a, scale, room)
-    again = loss_dense.Shape(kind, wanted.gradient, loss_dense.threads_of(a.length))
+    again = loss_dense.Shape(kind, wanted.gradient, loss_dense.threads_of(a.length, how))
     blocks = Launch(-(-a.lanes * again.threads // again.block), again.block)
     launch.run(dense_kernel(again), blocks, room.place, of_terms, targets)
 

@@ -73,6 +73,11 @@ def _power(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+def a_thread_a_lane(length: int, itemsize: int) -> Plan:
+    """The plan for lanes of at most MOST_VALUES values that lie apart: neighbouring threads read neighbouring lanes."""
+    return Plan("several", "elements", _power(-(-length * itemsize // VECTOR)), 1, SHORT_BLOCK, 1, 1, 1, 0)
+
+
 @functools.lru_cache(maxsize=1024)
 def plan(
     lanes: int,

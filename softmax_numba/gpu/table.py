@@ -14,7 +14,7 @@ from softmax_numba.gpu.kernels import backward_kernel, backward_shape, copy_kern
 from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
 from softmax_numba.gpu.loss_terms import Kind
 from softmax_numba.gpu.losses import held_kernel
-from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, plan
+from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, a_thread_a_lane, plan
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.vjp import BACKWARD
 
@@ -106,6 +106,7 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
                     seen.add(compiled)
                     yield found
     if name in OF_LOSSES:
+        yield a_thread_a_lane(MOST_VALUES[itemsize], itemsize)
         return
     for aligned in (True, False):
         yield plan(
