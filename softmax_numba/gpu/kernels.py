@@ -105,22 +105,21 @@ def sweep(operation: Operation, lanes: Lanes, given: "Given", scale: Scale, room
     )
     if heat is not None:
         a = a._replace(heats=_scales(heat, next(steps), lanes, kind, room))
-    if how.sweep == "split":
-        scratch = room.new((count * how.segments * NUMBERS,), kind.name)
-        a = a._replace(scratch=scratch.address)
-        blocks = Launch(how.grid(count), how.block)
-        launch.run(kernel("survey", shape), blocks, room.place, a, scale)
-        if operation.one_number:
-            a, blocks = a._replace(blocks=1), Launch(count, how.block)
-        launch.run(kernel("finish", shape), blocks, room.place, a, scale)
+    carry_out(how, shape, a, scale, room)
+
+
+def carry_out(how: Plan, shape: Shape | ColumnShape, a: Arguments, scale: Scale, room: "Room") -> None:
+    """Queues the kernels of a plan."""
+    if how.sweep != "split":
+        blocks = Launch(how.grid(a.lanes, a.inner), how.block, how.shared, how.cluster)
+        launch.run(kernel(how.sweep, shape), blocks, room.place, a, scale)
         return
-    launch.run(
-        kernel(how.sweep, shape),
-        Launch(how.grid(count, lanes.inner), how.block, how.shared, how.cluster),
-        room.place,
-        a,
-        scale,
-    )
+    listed = room.new((a.lanes * how.segments * NUMBERS,), np.dtype(STORAGES[shape.storage].kind).name)
+    a, blocks = a._replace(scratch=listed.address), Launch(how.grid(a.lanes), how.block)
+    launch.run(kernel("survey", shape), blocks, room.place, a, scale)
+    if shape.operation.one_number:
+        a, blocks = a._replace(blocks=1), Launch(a.lanes, how.block)
+    launch.run(kernel("finish", shape), blocks, room.place, a, scale)
 
 
 _BACKWARD_MAKERS: dict[str, Callable[[Any], Callable]] = {

@@ -17,18 +17,17 @@ import numpy as np
 
 from softmax_numba.gpu import launch, loss_dense, loss_held, loss_sums
 from softmax_numba.gpu.arguments import Arguments
-from softmax_numba.gpu.arrays import GpuArray
+from softmax_numba.gpu.arrays import GpuArray, contiguous
 from softmax_numba.gpu.copies import Copy
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.geometry import Lanes
 from softmax_numba.gpu.held import Shape
-from softmax_numba.gpu.kernels import kernel, value_by_value
+from softmax_numba.gpu.kernels import carry_out, value_by_value
 from softmax_numba.gpu.lane import LOSS, LOSS_AND_GRADIENT, Operation
 from softmax_numba.gpu.launch import Kernel, Launch, threads_for
 from softmax_numba.gpu.loss import CODE, GAINS, NOTES
 from softmax_numba.gpu.loss_sums import BLOCK, CHUNK, SUM, Call, Classes
 from softmax_numba.gpu.loss_terms import Kind, Targets
-from softmax_numba.gpu.parts import NUMBERS
 from softmax_numba.gpu.plan import MOST_VALUES, Plan, a_thread_a_lane, plan
 from softmax_numba.gpu.storage import STORAGES
 
@@ -85,13 +84,8 @@ def scratch(lanes: int, kind: np.dtype, wanted: Wanted, room: "Room") -> Scratch
 
 def codes_of(targets: GpuArray, at: Scratch) -> GpuArray:
     """The array of the targets' codes, C-ordered."""
-    shape, strides, step = targets.shape, [], CODE
-    for n in reversed(shape):
-        strides.append(step)
-        step *= max(n, 1)
-    return targets._replace(
-        address=at.codes, shape=shape, strides=tuple(reversed(strides)), name="int32", itemsize=CODE
-    )
+    strides = contiguous(targets.shape, CODE)
+    return targets._replace(address=at.codes, strides=strides, name="int32", itemsize=CODE)
 
 
 def prepare(targets: GpuArray, lanes: int, kind: np.dtype, wanted: Wanted, at: Scratch, room: "Room") -> None:
@@ -184,19 +178,7 @@ def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scal
 
 def _normalised(operation: Operation, storage: str, how: Plan, a: Arguments, scale: Scale, room: "Room") -> None:
     """Queues what ends in ``loss.ending``."""
-    shape = Shape(operation, storage, how.vectors, how.threads, how.access, False, False)
-    if how.sweep != "split":
-        cluster = how.blocks if how.sweep == "cluster" else 1
-        blocks = Launch(how.grid(a.lanes), how.block, how.shared, cluster)
-        launch.run(kernel(how.sweep, shape), blocks, room.place, a, scale)
-        return
-    listed = room.new((a.lanes * how.segments * NUMBERS,), np.dtype(STORAGES[storage].kind).name)
-    a = a._replace(scratch=listed.address)
-    blocks = Launch(how.grid(a.lanes), how.block)
-    launch.run(kernel("survey", shape), blocks, room.place, a, scale)
-    if operation.one_number:
-        a, blocks = a._replace(blocks=1), Launch(a.lanes, how.block)
-    launch.run(kernel("finish", shape), blocks, room.place, a, scale)
+    carry_out(how, Shape(operation, storage, how.vectors, how.threads, how.access, False, False), a, scale, room)
 
 
 def held_kernel(name: str, shape: loss_held.Shape) -> Kernel:

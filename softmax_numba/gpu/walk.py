@@ -26,8 +26,8 @@ class Given(NamedTuple):
 
     values: GpuArray
     answer: GpuArray
-    other: GpuArray | None = None  # a mask, or the cotangents
-    heat: GpuArray | None = None  # a temperature for each lane
+    other: GpuArray | None = None  # a mask, the cotangents, or the codes of a loss's targets
+    heat: GpuArray | None = None  # a temperature for each lane, or a loss's probabilities
 
     @property
     def present(self) -> list[GpuArray]:
