@@ -208,6 +208,13 @@ def test_dtypes_of_indices(kind):
     assert_right(normal((3, 8), np.float32), targets, ignore_index=ignored)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.5])
+def test_weights_that_cancel(label_smoothing):
+    """The target's weight and the z-loss add up to nothing, and the target still has its share."""
+    x = np.array([[-1.0]], np.float32)
+    assert_right(x, np.array([0]), z_loss=0.5, label_smoothing=label_smoothing)
+
+
 @pytest.mark.parametrize(("wrong", "label_smoothing"), [(9, 0.0), (-1, 0.1), (2**40, 0.1), (-(2**63), 0.0)])
 def test_targets_out_of_range(wrong, label_smoothing):
     """They cannot be reported without waiting for the device: their lanes are NaN, the others as without them."""

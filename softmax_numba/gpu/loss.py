@@ -76,7 +76,7 @@ def ending(operation: Operation, storage: str) -> tuple[Callable, Callable]:
             own = fma(own, gain, zero)
             mass = fma(mass, gain, zero)
             factor = found.inverse * mass
-            shows = target >= 0 and mass != zero
+            shows = target >= 0 and (mass != zero or own != zero)
             if target == WRONG:
                 factor, shows = nan, True
         return Losing(found.peak, factor, shows, target, own, logit, notes + 3 * size)
