@@ -99,7 +99,7 @@ def test_what_losses_need_besides_compiles():
     def lanes(kernel):
         assert ".f64" not in compiled(kernel.function, kernel.kind, kernel.arguments, kernel.numbers)
     lanes(losses.dense_kernel(loss_dense.Shape(Kind("float16", "float32", True, True), True, 32)))
-    lanes(losses.held_kernel("warp", loss_held.Shape(Kind("float32", None, False, True), True, 8, 32, "realigned")))
+    lanes(losses.held_kernel("warp", loss_held.Shape(Kind("float32", None, False, True), True, 2, 32, "realigned")))
     """
     assert attempt(program, python=(), timeout=120).returncode == 0
 

@@ -83,7 +83,8 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
     lean = inputs == 1 and name != LOSS_AND_GRADIENT.name
     width, span = 16 // itemsize, 32 * MOST_VALUES[itemsize]
     short = [width << k for k in range((span // width).bit_length())] if every else [width, 2 * width, 32 * width, span]
-    lengths = (*short, *(n * span for n in ((2, 8, 16, 32, 48, 128) if every else (16, 32, 48, 128))))
+    few = (8, 16, 32, 48, 128) if name in OF_LOSSES else (16, 32, 48, 128)  # float64 stays in registers up to 8
+    lengths = (*short, *(n * span for n in ((2, 8, 16, 32, 48, 128) if every else few)))
     seen = set()
     for aligned, side_by_side in ((True, True), (False, True), (False, False)):
         for lanes in (MANY, 1):
@@ -134,18 +135,18 @@ def specimens(
             for found in _plans(name, STORAGES[dtype].itemsize, device, every):
                 if found.sweep not in sweeps:
                     continue
-                for kernel_name in _kernels(name, found):
+                for kernel_name in _kernels(name, STORAGES[dtype].itemsize, found):
                     yield Specimen(name, dtype, found, kernel_name, False, False)
                     # A plan for lanes with more to hold has no blocks of 1024.
                     if thorough and name not in OF_LOSSES and launch.bound(found.block) < 1024:
                         yield Specimen(name, dtype, found, kernel_name, inputs == 1, True)
 
 
-def _kernels(name: str, found: Plan) -> tuple[str, ...]:
+def _kernels(name: str, itemsize: int, found: Plan) -> tuple[str, ...]:
     """The names of the kernels that carry out a plan, and for losses those where every class has a term."""
     if found.sweep == "split":
         return "survey", "finish"
-    if name in OF_LOSSES and found.sweep in loss_held.MAKERS and launch.bound(found.block) < 1024:
+    if name in OF_LOSSES and loss_held.holds(found, itemsize):
         return found.sweep, f"held {found.sweep}"
     return (found.sweep,)
 
