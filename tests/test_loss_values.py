@@ -364,3 +364,13 @@ def test_broadcast_arguments(how):
             loss, same = case.loss_and_gradient()
             assert same_bits(loss, expected)
             assert same_bits(same, gradient)
+
+
+@pytest.mark.parametrize("inner", [1, 40])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.5])
+def test_weights_that_cancel(inner, label_smoothing):
+    """The target's weight and the z-loss add up to nothing, and the target still has its share."""
+    _, gradient = cross_entropy_and_grad(
+        np.full((1, inner), -1.0), np.zeros(inner, int), 0, z_loss=0.5, label_smoothing=label_smoothing, reduction="sum"
+    )
+    assert (gradient == -1.0).all()

@@ -108,9 +108,12 @@ def as_one(high, low):
 
 
 @inlined
-def has_gradient(mass, gain, dense):
-    """Whether a lane's gradient is to be computed; it is 0 where nothing in the lane has a weight, be it NaN."""
-    return gain != 0.0 and (dense or mass != 0.0)
+def has_gradient(own, mass, gain, dense):
+    """Whether a lane's gradient is to be computed; it is 0 where nothing in the lane has a weight, be it NaN.
+
+    ``mass`` may be 0 where the target's ``own`` weight is not: the square of the logsumexp counts against it.
+    """
+    return gain != 0.0 and (dense or own != 0.0 or mass != 0.0)
 
 
 # --- the target class -------------------------------------------------------------------

@@ -212,7 +212,8 @@ def loss_columns(compute, kind, gradient):
                 loss, mass = 0.0, 0.0
                 if counts:
                     loss, mass = first_term(place(x, o, target, j + k), target, weighted, share_at, options, found)
-                put(lanes.own, k, mass * gain)
+                own = mass
+                put(lanes.own, k, own * gain)
                 if counts:
                     if dense:
                         weight = number_at(sums, 2 * room + k) + number_at(sums, 3 * room + k)
@@ -220,7 +221,7 @@ def loss_columns(compute, kind, gradient):
                         mass += weight
                     loss, mass = with_z_loss(loss, mass, found, options)
                 losses[o, j + k] = loss
-                shows = counts and has_gradient(mass, gain, dense)
+                shows = counts and has_gradient(own, mass, gain, dense)
                 put(lanes.factor, k, found.factor * mass * gain if shows else 0.0)
                 put(lanes.gain, k, gain if shows else 0.0)
                 classes[k] = target if shows else _NONE

@@ -222,7 +222,8 @@ def loss_rows(compute, kind, gradient):
             loss, mass = 0.0, 0.0
             if counts:
                 loss, mass = first_term(place(x, o, target, j), target, weighted, share_at, options, found)
-            of_lane = Targets(target, compute(mass * gain), other, share_at, even_at, compute(gain))
+            own = mass
+            of_lane = Targets(target, compute(own * gain), other, share_at, even_at, compute(gain))
             if counts and dense:
                 terms = as_total(zero), as_total(zero)
                 for start in range(0, length, size):
@@ -239,7 +240,7 @@ def loss_rows(compute, kind, gradient):
                 loss, mass = with_z_loss(loss, mass, found, options)
             losses[o, j] = loss
             if gradient:
-                shows = counts and has_gradient(mass, gain, dense)
+                shows = counts and has_gradient(own, mass, gain, dense)
                 ref = reference(safe_top(compute(found.peak)), scale)
                 factor = compute(found.factor * mass * gain)
                 for start in range(0, length, size):
