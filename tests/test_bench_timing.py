@@ -103,6 +103,17 @@ def test_fast_calls_are_repeated_until_a_sample_lasts():
     assert figures["fast"].seconds == pytest.approx([4e-7] * 3)
 
 
+@pytest.mark.parametrize("slow", [2, 3, 4])
+def test_one_slow_call_does_not_settle_how_often_it_is_repeated(slow):
+    """As where something is made once, for calls that follow closely on each other."""
+    machine = Machine()
+    machine.slowness = lambda now: 1000.0 if len(machine.log) == slow else 1.0
+    figures = interleaved(
+        {"fast": machine.work("fast", 40_000)}, Budget(1.0, 3, 3, sample_seconds=1e-3), clock=machine.clock
+    )
+    assert figures["fast"].calls >= 25
+
+
 def test_contender_runs_untimed_before_its_sample():
     machine = Machine()
     calls = {"a": machine.work("a", 1_000_000), "b": machine.work("b", 1_000_000)}
