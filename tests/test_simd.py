@@ -9,7 +9,7 @@ from oracle import same_bits
 
 from softmax_numba.cpu import simd
 from softmax_numba.cpu.arrays import start_of
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import load, store, width_of
 
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])

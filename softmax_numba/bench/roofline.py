@@ -308,7 +308,7 @@ def _exponentials(writes: bool) -> Callable[..., None]:
     """``run(x, out, numbers, threads)`` over 1-D arrays as kernels see them."""
     from softmax_numba.cpu.arrays import start_of
     from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
-    from softmax_numba.cpu.jit import inlined
+    from softmax_numba.cpu.inlining import inlined
     from softmax_numba.cpu.memory import moved, number_like, put, store, width_of
     from softmax_numba.cpu.simd import largest_of
     from softmax_numba.cpu.wide import filled_wide, load_wide

@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import overload
 
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.jit import INLINED, inlined
+from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.memory import filled, load_first, mask_first, number_at, put, store, width_of
 from softmax_numba.cpu.simd import how_many, select
 

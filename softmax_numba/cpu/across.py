@@ -6,7 +6,7 @@ The sums follow the order of lane.py slot by slot, so that a lane has the bits t
 import numpy as np
 
 from softmax_numba.cpu.exponential import exp_relative, reference
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.lane import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
 from softmax_numba.cpu.memory import filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four

@@ -11,7 +11,8 @@ import numpy as np
 from softmax_numba.cpu.access import hide, row_at, temperature_of
 from softmax_numba.cpu.arrays import allocated, place, release, start_of
 from softmax_numba.cpu.exponential import Scale, exp_relative, reference, scale_of
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import (
     BLOCK,
     FIRST,

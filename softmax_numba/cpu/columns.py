@@ -14,7 +14,8 @@ from softmax_numba.cpu.access import hide, temperature_of
 from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import (
     BLOCK,
     FIRST,

@@ -1,13 +1,9 @@
-"""How functions become machine code: inlined into others, as kernels with a name, and as bodies called by address."""
+"""How functions become machine code: as kernels with a name, and as bodies called by address."""
 
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
-
-# Division gives inf and NaN as NumPy's does; Numba's default would raise and cost a branch.
-INLINED = {"forceinline": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inlined = njit(**INLINED)
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _TASK = ir.FunctionType(_I64, [ir.IntType(8).as_pointer(), _I64, _I64])

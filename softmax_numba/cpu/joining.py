@@ -13,7 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.jit import as_task, call_body, call_task, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import as_task, call_body, call_task
 from softmax_numba.cpu.simd import I8, I32
 
 # Where what stands; what several threads write has a cache line of its own.

@@ -26,7 +26,7 @@ from numba.extending import overload
 
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
-from softmax_numba.cpu.jit import INLINED, inlined
+from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.logarithm import log_of_sum
 from softmax_numba.cpu.memory import put, store_first
 from softmax_numba.cpu.simd import anywhere, fma, magnitude, narrowed, select, times, widened

@@ -5,7 +5,7 @@ place of a vector are added pairwise, then to their place's running sum, and pla
 added in twice the precision of the values.
 """
 
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_four, store_total
 

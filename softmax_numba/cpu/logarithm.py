@@ -15,7 +15,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from softmax_numba.cpu.exponential import LN2_LOW, hexadecimal
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.simd import Vector, fma
 
 _LN2 = math.log(2)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.lane import OF_FACTOR, OF_LOG, OF_PEAK
 from softmax_numba.cpu.memory import number_at
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss

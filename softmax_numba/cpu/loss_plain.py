@@ -15,7 +15,8 @@ from softmax_numba import pages
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
 from softmax_numba.cpu.compiled import compiled_for, once
-from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, PARTS
 from softmax_numba.cpu.loss_sweeps import INDICES, added_up, arranged, body_of_losses, counts_of
 from softmax_numba.cpu.memory import address_of

@@ -16,7 +16,8 @@ from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.arrays import start_of
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
-from softmax_numba.cpu.jit import call_body, call_loss_body, compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS, safe_top
 from softmax_numba.cpu.loss import Kind, as_one
 from softmax_numba.cpu.loss_columns import loss_columns

@@ -7,7 +7,7 @@ masked out, and what fills up the last vector, is -inf.
 import numpy as np
 
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import (
     filled,
     load,

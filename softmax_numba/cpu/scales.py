@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import overload
 
 from softmax_numba.cpu.exponential import Reference, Scale, scale_of
-from softmax_numba.cpu.jit import INLINED, inlined
+from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.memory import number_like, put
 from softmax_numba.cpu.wide import fourfold, numbers_for
 

@@ -11,7 +11,8 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.exponential import exp_relative, reference
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.memory import (
     LINE_BYTES,

@@ -11,7 +11,8 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.memory import LINE_BYTES, fence, moved, number_at, prefetch, put, store, stored_size, width_of
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scale_of_four

@@ -1,6 +1,6 @@
 """The map over a stretch of a row: whole vectors to whole vectors, past the cache where nobody will read them soon."""
 
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import load, load_first, store, store_first, stream, to_full_vectors, width_of
 
 

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import place_of
 from softmax_numba.cpu.simd import I32, I64, call_llvm, split, vector_of
 from softmax_numba.cpu.wide import sum_of_quarters

@@ -19,7 +19,8 @@ from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lan
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
-from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, inlined, named
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, named
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
 from softmax_numba.cpu.memory import address_of, number_at, put
 from softmax_numba.cpu.plan import FEWEST_SHORT, Plan, longest_short

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
     LINE_BYTES,

@@ -16,7 +16,8 @@ import numpy as np
 from softmax_numba.cpu.access import row_at, temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
-from softmax_numba.cpu.jit import compiled, inlined
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.memory import (

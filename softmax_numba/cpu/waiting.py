@@ -8,7 +8,7 @@ quad of the next ones' exponentials takes four vectors of it along: measured, 1.
 from typing import NamedTuple
 
 from softmax_numba.cpu.arrays import allocated, release
-from softmax_numba.cpu.jit import inlined
+from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
