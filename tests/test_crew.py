@@ -13,11 +13,12 @@ from processes import run
 
 import softmax_numba
 from softmax_numba.cpu import crew, threads
+from softmax_numba.cpu.cores import cores
 from softmax_numba.cpu.joining import AWAKE, CALL, LAST, MOST
 from softmax_numba.cpu.sweeps import address_of_body
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or crew._cores() < 2, reason="needs Linux's semaphores and a second core"
+    sys.platform != "linux" or cores() < 2, reason="needs Linux's semaphores and a second core"
 )
 
 
@@ -138,6 +139,7 @@ import os, signal, threading, time
 import numpy as np, numba
 from softmax_numba import softmax
 from softmax_numba.cpu import crew
+from softmax_numba.cpu.cores import cores
 from softmax_numba.cpu.joining import LAST
 numba.set_num_threads(2)
 x = np.random.default_rng(1).normal(size=(700, 100)).astype(np.float32)

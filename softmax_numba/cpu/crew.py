@@ -24,6 +24,7 @@ from numba import types
 
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.cores import cores
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import AWAKE, BELL, END, LEAVE, NUMBERS, PRESENT, led, serve
 
@@ -42,10 +43,6 @@ def _spin() -> float:
         return min(max(0.0, float(given) * 1e-6), _MOST_SPIN) if given else _DEFAULT_SPIN
     except ValueError:
         return _DEFAULT_SPIN
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
 
 
 # Whose semaphores need no name.
@@ -114,7 +111,7 @@ def together(operands: tuple[types.Type, ...], body: int, units: int, past_cache
         if time.perf_counter() - crew.ended >= crew.spin or not crew.leads.acquire(False):
             return False
         try:
-            many = min(threads.in_use(), _cores(), MOST_MEMBERS + 1)
+            many = min(threads.in_use(), cores(), MOST_MEMBERS + 1)
             crew.wake(many - 1)
             if not leads:
                 leads.append(leader(operands))
