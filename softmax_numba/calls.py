@@ -141,7 +141,7 @@ def _two_dimensional(x: np.ndarray, out: np.ndarray, one_number: bool) -> tuple[
     """Both with their outer axes as one: views, or no arrays at all (TypeError) where a copy would be needed."""
     if x.ndim == 1:
         return x[None], out[None]
-    if x.ndim == 0 or not x.flags.c_contiguous or not out.flags.c_contiguous or out.size == 0:
+    if x.ndim == 0 or not x.flags.c_contiguous or not out.flags.c_contiguous or x.size == 0:
         raise TypeError("no views")
     length = x.shape[-1]
     if out.shape != (x.shape[:-1] if one_number else x.shape):

@@ -124,6 +124,8 @@ def test_length_one(dtype, order):
         ((2, 0, 3), -2),
         ((2, 0, 3), (1, 2)),
         ((2, 0, 3), None),
+        ((2, 3, 0), -1),
+        ((2, 1, 3, 0), 3),
     ],
 )
 def test_length_zero(dtype, order, shape, axis):
