@@ -79,3 +79,11 @@ def checked_temperature(temperature: Any, lanes: tuple[int, ...]) -> np.ndarray 
             f"temperature has shape {heat.shape}, which cannot be broadcast to the lanes' shape {lanes}"
         ) from None
     return None if heat.ndim == 0 and heat == 1.0 else heat
+
+
+def within_reach(values: np.ndarray, heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 values and temperatures, both times a power of two where 1 / T or a share of T is no normal number."""
+    if 1e-300 < heat.min() <= heat.max() < 1e300:
+        return values, heat
+    power = np.where(heat >= 1e300, 2.0**-64, np.where(heat <= 1e-300, 2.0**64, 1.0))
+    return values * power, heat * power

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop, pages
-from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device
+from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device, within_reach
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan
@@ -248,6 +248,8 @@ def _compute(
             answer[...] = certain if mask is None else np.where(mask, certain, 0.0)
             return
         room = answer if answer.dtype == dtype_of(storage) else np.empty(answer.shape, dtype_of(storage))
+        if heat is not None and compute == "float64":
+            values, heat = within_reach(values, heat)
         _sweep(operation, split(values, axes), storage, values, mask, heat, room)
         if room is not answer:
             answer[...] = room

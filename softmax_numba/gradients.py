@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop
-from softmax_numba.arguments import checked_out, checked_temperature, filled, like, may_write, one_device
+from softmax_numba.arguments import (
+    checked_out,
+    checked_temperature,
+    filled,
+    like,
+    may_write,
+    one_device,
+    within_reach,
+)
 from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.plan import PARALLEL_FROM
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
@@ -169,6 +177,8 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
             room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
             how = split(given, axes)
             if heat is not None:
+                if compute == "float64":
+                    other, heat = within_reach(other, heat)
                 outer, _, inner = how.shape
                 heat = (
                     as_lanes(heat, how, one_number=True)[:, 0, :]

@@ -105,6 +105,23 @@ def test_extreme_temperatures(name, dtype):
 
 
 @every_map
+def test_temperatures_next_to_the_ends_of_float64(name):
+    """Where 1 / T or a share of T is no normal number, alone and beside ordinary temperatures."""
+    x = normal((3, 20), np.float64)
+    for t in (5e-324, 1e-310, 2.3e-308, 1e-305, 1e303, 1e306, 1.7e308):
+        near = x * min(t, 1e306)
+        assert_accurate(name, MAPS[name](near, temperature=t), near, temperature=t)
+        if name == "softmax" or t > 1:  # quotients beyond float64 are -inf
+            assert_accurate(name, MAPS[name](x, temperature=t), x, temperature=t)
+        each = np.array([t, 1.0, t])
+        lanes = MAPS[name](x.T.copy(), 0, temperature=each)
+        assert same_bits(lanes[:, 0].copy(), MAPS[name](x[0], temperature=t))
+        assert same_bits(lanes[:, 1].copy(), MAPS[name](x[1]))
+        narrow = MAPS[name](x.astype(np.float32), temperature=t)
+        assert not np.isnan(narrow).any()
+
+
+@every_map
 @every_dtype
 def test_special_lanes(name, dtype):
     x = normal((4, 20), dtype)

@@ -83,6 +83,19 @@ def test_temperatures(name, dtype):
 
 
 @every_map
+def test_temperatures_whose_inverse_is_no_number(name):
+    """The ends of float64: the gradient by such a temperature, and 0 where there is none."""
+    y = forward(name, (6, 40), np.float64)
+    y[:, 3] = GONE[name]
+    for t in (1e-310, 2.3e-308, 1.7e308):
+        dy = cotangent((6, 40), np.float64) * min(t, 1e306)
+        gradient = assert_right(name, y, dy, temperature=t)
+        assert same_bits(gradient, WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0, temperature=[t] * 6).T.copy())
+        beyond = WAYS_BACK[name](y, cotangent((6, 40), np.float64), temperature=t)
+        assert (beyond[:, 3] == 0).all()
+
+
+@every_map
 @every_dtype
 def test_any_axes(name, dtype):
     shape = (3, 4, 5, 6)
