@@ -247,7 +247,7 @@ def logsumexp(
         if not keepdims:
             log_size, total = np.squeeze(log_size, axes), np.squeeze(total, axes)
         if return_sign:
-            sign = np.sign(total) if values.size else np.full_like(total, -1)
+            sign = np.where(np.isnan(total), total * np.nan, np.sign(total)) if values.size else np.full_like(total, -1)
             real = np.empty(0, dtype).real.dtype
             return back(log_size.astype(real)[()]), back(sign.astype(dtype)[()])
         if working.kind == "c":
@@ -266,7 +266,13 @@ def _weighted_sum(a: np.ndarray, b: np.ndarray | None, axes: tuple[int, ...]) ->
         return np.full(total.shape, -np.inf), total
     if b is not None:
         a = np.where(b == 0, -np.inf, a)
+        # A weight that might under- or overflow its product with an exponential goes into the exponent, unless that is
+        # so large that nothing would be left of it there.
+        size = np.abs(b)
+        far = (b != 0) & ~((size > 1e-100) & (size < 1e100)) & ((np.abs(a.real) < 1e12) | ~np.isfinite(size))
+        a, b = np.where(far, a + np.log(size), a), np.where(far, np.sign(b), b)
     top = np.max(a.real, axis=axes, keepdims=True)
+    a = np.where(np.isnan(top), np.nan, a)  # with nothing subtracted, the others might overflow and hide it
     # Beside an infinite entry the finite ones count for nothing, but their exponentials might overflow.
     a = np.where((top == np.inf) & np.isfinite(a), 0, a)
     shift = np.where(np.isfinite(top), top, 0)

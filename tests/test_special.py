@@ -300,6 +300,32 @@ def test_infinite_terms():
     assert special.logsumexp([inf, 800], b=[1, -1]) == inf
 
 
+def test_weights_of_any_size():
+    """A term is b exp(a), whatever either factor alone is (SciPy gives the logarithm of what does not underflow)."""
+    rng = np.random.default_rng(8)
+    for sign in (1, -1):
+        for _ in range(20):
+            a, exponents = rng.uniform(-900, 900, 4), rng.uniform(-307, 307, 4)
+            b = 10**exponents * [1, 1, sign, 1]
+            terms = [mpmath.mpf(weight) * mpmath.exp(x) for x, weight in zip(a, b, strict=True)]
+            y, of_sum = special.logsumexp(a, b=b, return_sign=True)
+            assert of_sum == mpmath.sign(sum(terms))
+            assert abs(y - mpmath.log(abs(sum(terms)))) <= 4e-13
+    assert special.logsumexp([0, -1000], b=[1e-300, 1e300]) == np.log(1e300) - 1000
+    assert abs(special.logsumexp([0, 0], b=[1e308, 1e308]) - np.log(1e308) - np.log(2)) <= 2e-13
+    assert special.logsumexp([0, 1e308], b=[np.inf, 1]) == np.inf
+    assert special.logsumexp([1e308, 1e308], b=[-1, 1e300]) == 1e308  # what the weights change is below a digit of it
+
+
+def test_nan_in_a_complex_lane():
+    """The other exponents may be beyond the range of exp."""
+    for other in (0, 1e5, -np.inf, np.inf):
+        for a in ([complex(np.nan, 0), other + 3j], [other + 3j, complex(np.nan, 1)]):
+            assert np.isnan(special.logsumexp(a))
+            assert np.isnan(special.logsumexp(a, return_sign=True)).all()
+    assert np.isnan(special.logsumexp([0, complex(np.inf, np.inf)], return_sign=True)[1])
+
+
 def test_terms_that_cancel():
     """The largest terms cancel exactly: what remains is the smaller ones (SciPy gives NaN)."""
     assert special.logsumexp([1000, 1000, 999], b=[1, -1, 1]) == 999
