@@ -47,7 +47,7 @@ def result_name(given: np.dtype, dtype: object) -> str:
     try:
         name = np.dtype(dtype).name  # type: ignore[call-overload]
     except TypeError:
-        name = str(dtype)
+        name = str(dtype).removeprefix("torch.")
     if name not in FLOATS:
         raise TypeError(f"dtype={dtype!r} is not supported for the result; allowed are {', '.join(FLOATS)}")
     return name

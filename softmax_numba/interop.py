@@ -35,6 +35,11 @@ def _library(value: object) -> str:
     return type(value).__module__.partition(".")[0]
 
 
+def _is_tensor(value: object) -> bool:
+    """Whether ``value`` is PyTorch's; the class may be another library's, made from it."""
+    return isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ()))
+
+
 def is_array(value: object) -> bool:
     """Whether ``value`` is an array of some library (and not a number, a list or a scalar)."""
     return isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")
@@ -51,7 +56,7 @@ def take(value: Any, name: str) -> Taken:
     if isinstance(value, np.ndarray):
         array = np.asarray(value)
         return Taken(array, same)
-    if _library(value) == "torch" and hasattr(value, "data_ptr"):
+    if _is_tensor(value):
         return _take_tensor(value, name)
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         if value.__dlpack_device__()[0] != _CPU:
@@ -85,10 +90,14 @@ def _take_tensor(tensor: Any, name: str) -> Taken:
             f"{name} is a torch tensor that requires a gradient, which this function does not compute; "
             f"pass {name}.detach()"
         )
+    if tensor.is_neg():  # what stands in memory has the other sign
+        if name == "out":
+            raise ValueError("out is a torch tensor with its negative bit set, which cannot be written to in place")
+        tensor = tensor.resolve_neg()
     if tensor.dtype == torch.bfloat16:
         array = tensor.view(torch.int16).numpy().view(dtype_of("bfloat16"))
     else:
-        array = tensor.resolve_neg().numpy()
+        array = tensor.numpy()
     return Taken(array, _to_tensor)
 
 

@@ -55,6 +55,44 @@ def test_tensors_come_back_as_tensors(torch, name, dtype):
         assert same_bits(to_numpy(y), FUNCTIONS[name](values, dtype=dtype_out))
 
 
+@every_function
+@every_name
+def test_a_class_made_from_a_tensor(torch, name, dtype):
+    """Another library's own, as a subclass is: a plain tensor comes back."""
+
+    class Picture(torch.Tensor):
+        pass
+
+    values = normal((5, 40), np.dtype(dtype))
+    y = FUNCTIONS[name](tensor_of(torch, values).as_subclass(Picture))
+    assert type(y) is torch.Tensor
+    assert same_bits(to_numpy(y), FUNCTIONS[name](values))
+
+
+@every_function
+@every_name
+def test_dtype_of_pytorch(torch, name, dtype):
+    values = normal((5, 40), np.float32)
+    for x in (values, torch.from_numpy(values)):
+        y = FUNCTIONS[name](x, dtype=getattr(torch, dtype))
+        assert type(y) is type(x)
+        assert same_bits(y if x is values else to_numpy(y), FUNCTIONS[name](values, dtype=dtype))
+    with pytest.raises(TypeError, match="float64"):
+        FUNCTIONS[name](values, dtype=torch.int32)
+
+
+@every_map
+@every_name
+def test_a_tensor_whose_sign_is_still_to_be_changed(torch, name, dtype):
+    """As the imaginary part of a conjugate is: read with its sign, refused as out, which is memory to write to."""
+    values = normal((5, 40), np.dtype(dtype))
+    turned = torch._neg_view(tensor_of(torch, -values))
+    assert same_bits(to_numpy(MAPS[name](turned)), MAPS[name](values))
+    with pytest.raises(ValueError, match="negative bit"):
+        MAPS[name](values, out=turned)
+    assert same_bits(to_numpy(turned.resolve_neg()), values)
+
+
 @every_map
 @every_name
 def test_out_tensor(torch, name, dtype):
