@@ -170,6 +170,21 @@ def test_a_lane_without_a_softmax(kind, strange):
                 assert np.isnan(loss)
 
 
+@pytest.mark.parametrize("strange", ["NaN", "+inf", "-inf"])
+def test_a_lane_without_a_softmax_whose_targets_are_all_0(strange):
+    """It has no loss either: 0 times NaN, with a focal factor as without."""
+    for dtype in (np.float32, np.float64):
+        x, targets = logits(dtype), np.full((LANES, CLASSES), 1 / CLASSES, dtype)
+        x[~KEPT], targets[~KEPT] = STRANGE[strange], 0
+        for options in ({}, {"weight": np.zeros(CLASSES), "label_smoothing": 0.2}, {"z_loss": 0.1}):
+            for gamma in (0.0, 0.5, 2.0):
+                given = {**options, "focal_gamma": gamma, "reduction": "none"}
+                for loss, gradient in as_rows_and_columns(x, targets, **given):
+                    assert np.array_equal(np.isnan(loss), ~KEPT)
+                    assert np.array_equal(np.isnan(gradient).all(axis=1), ~KEPT)
+                    assert not np.isnan(gradient[KEPT]).any()
+
+
 @every_kind
 def test_minus_infinity_where_the_target_is_0(kind):
     """It contributes nothing: the others' loss and gradient are those without this class."""

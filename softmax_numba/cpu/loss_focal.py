@@ -51,6 +51,7 @@ def loss_focal(compute, kind, gradient):
             ref = reference(safe_top(compute(found.peak)), scale)
             loss, mass, lost, missing = 0.0, 0.0, 0.0, 0.0
             if counts:
+                loss = mass = 0.0 * found.log_sum  # a lane without a softmax has no loss, even if no class counts
                 for k in range(length):
                     surprise = (found.peak - np.float64(number_at(place(x, o, k, j), 0))) + found.log_sum
                     term, weight = term_of(weight_at(targets, o, k, j, share, even, own), surprise, gamma)
