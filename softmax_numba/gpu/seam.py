@@ -119,5 +119,5 @@ def device_array(shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def simulate(kernel: Callable, grid: int, block: int, shared: int, cluster: int, arguments: tuple[Any, ...]) -> None:
-    """Runs a kernel in Numba's simulator."""
+    """Runs a kernel on the host, to its end."""
     operations.launched(kernel, grid, block, shared, cluster, arguments)

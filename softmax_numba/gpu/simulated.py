@@ -1,92 +1,207 @@
-"""What Numba's simulator lacks, on the host: memory by address, shuffles, fused multiply-add, 16-bit floats.
+"""A GPU on the host: threads that meet, memory by address, shuffles, fused multiply-add, 16-bit floats.
 
-A thread of the simulator is a thread of Python. The 32 of a warp exchange their values at a barrier, as the hardware
-does. The simulator runs one block after the other; a cluster is one block of all the threads of its blocks, each of
-which is told the place that it would have.
+A block's threads run one at a time, each until it has to wait for others; then the next goes on from where it waits. So
+a launch runs in the same order every time, and nobody waits for the interpreter while another has it, as the threads of
+Numba's own simulator do most of the time. Those that leave a barrier go on in the order opposite to that in which they
+came, so what is read or written on the wrong side of one shows whichever of two threads has to be ahead for it. The 32
+of a warp exchange their values at a barrier, as the hardware does. One block runs after the other; a cluster is one
+block of all the threads of its blocks, each of which is told the place that it would have.
 """
 
+import collections
 import ctypes
 import ctypes.util
-import functools
 import sys
 import threading
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from numba.cuda.simulator import kernel as simulator
 
-_MATH = ctypes.CDLL(ctypes.util.find_library("m"))
+_MATH = ctypes.PyDLL(ctypes.util.find_library("m"))  # which keeps the interpreter: nobody else wants it
 _MATH.fmaf.argtypes, _MATH.fmaf.restype = [ctypes.c_float] * 3, ctypes.c_float
 _MATH.fma.argtypes, _MATH.fma.restype = [ctypes.c_double] * 3, ctypes.c_double
 
 
-class _Cuda:
-    """The simulator's module of the running kernel, whoever asks; in a cluster, as a block of it sees it."""
+# --- threads that take turns ------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Any:
-        block = threading.current_thread()._manager
-        found = getattr(simulator._get_kernel_context(), name)
-        if block.cluster == 1 or name not in ("threadIdx", "blockIdx", "blockDim", "shared"):
-            return found
-        threads = block._block_dim[0] // block.cluster
-        if name == "threadIdx":
-            return simulator.Dim3(found.x % threads, 0, 0)
-        if name == "blockIdx":
-            return simulator.Dim3(found.x * block.cluster + cluster_rank(), 0, 0)
-        return simulator.Dim3(threads, 1, 1) if name == "blockDim" else _Shared
+
+class _Point(NamedTuple):
+    x: int
+
+
+class _Barrier:
+    """Where so many threads meet."""
+
+    def __init__(self, count):
+        self.count, self.waiting = count, []
+
+
+class _Thread:
+    """A thread of a block, with its place in its warp."""
+
+    def __init__(self, block, number, first):
+        rank, thread = divmod(number, block.dim.x)
+        self.block, self.rank, self.runner = block, rank, None
+        self.at, self.blocks_at = _Point(thread), _Point(first + rank)
+        self.warp, self.own, self.turn = block.warps[number // 32], number % 32, 0
+
+    def go_on(self):
+        """Only whoever runs calls this, and then waits."""
+        global _running
+        _running = self
+        if self.runner is None:
+            self.runner = _free.pop() if _free else _Runner()
+            self.runner.thread = self
+        self.runner.turn.release()
+
+    def wait(self, barrier):
+        block = self.block
+        barrier.waiting.append(self)
+        if len(barrier.waiting) == barrier.count:
+            block.ready.extend(reversed(barrier.waiting))
+            barrier.waiting.clear()
+        elif not block.ready:
+            block.fail(threading.BrokenBarrierError("threads wait for one that left"))
+        following = block.ready.popleft()
+        if following is not self:
+            following.go_on()
+            self.runner.turn.acquire()
+        if block.failure:
+            raise threading.BrokenBarrierError
+
+    def exchange(self, value, other):
+        """What thread ``other(own number)`` of the warp offers for this exchange."""
+        barrier, places = self.warp
+        turn = self.turn
+        self.turn = 32 - turn  # two sets of places, so that one barrier an exchange is enough
+        places[turn + self.own] = value
+        self.wait(barrier)
+        return places[turn + other(self.own)]
+
+
+class _Block:
+    """A block, or the blocks of a cluster: its threads, and what they share."""
+
+    def __init__(self, kernel, arguments, dim, shared, cluster, first):
+        self.kernel, self.arguments, self.dim, self.dynamic = kernel, arguments, _Point(dim), shared
+        count = dim * cluster
+        self.barrier, self.shared, self.lines = _Barrier(count), {}, {}
+        self.warps = [(_Barrier(min(32, count - begin)), [None] * 64) for begin in range(0, count, 32)]
+        self.ready = collections.deque(_Thread(self, number, first) for number in range(count))
+        self.left, self.failure, self.done = count, None, threading.Lock()
+
+    def run(self):
+        self.done.acquire()
+        self.ready.popleft().go_on()
+        self.done.acquire()  # which the last thread lets go of
+        if self.failure:
+            raise self.failure
+
+    def leave(self):
+        """The running thread has come to its end."""
+        self.left -= 1
+        if not self.left:
+            self.done.release()
+            return
+        if not self.ready:
+            self.fail(threading.BrokenBarrierError("threads wait for one that left"))
+        self.ready.popleft().go_on()
+
+    def fail(self, error):
+        """Nobody begins any more, and who waits goes on to its end."""
+        self.failure = error
+        barriers = self.barrier, *(barrier for barrier, _ in self.warps)
+        waiting = [thread for barrier in barriers for thread in barrier.waiting]
+        begun = [thread for thread in self.ready if thread.runner] + waiting
+        self.left -= len(self.ready) + len(waiting) - len(begun)
+        self.ready = collections.deque(begun)
+
+
+class _Runner(threading.Thread):
+    """A thread of the system, for one simulated thread after the other."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.turn, self.thread = threading.Lock(), None
+        self.turn.acquire()
+        self.start()
+
+    def run(self):
+        with np.errstate(all="ignore"):  # a thread that overflows says nothing, as on the device
+            while True:
+                self.turn.acquire()
+                block, at, blocks_at = self.thread.block, self.thread.at, self.thread.blocks_at
+                try:
+                    block.kernel(*block.arguments)
+                except BaseException as error:
+                    if not block.failure:
+                        error.add_note(f"in thread {at.x} of block {blocks_at.x}")
+                        block.fail(error)
+                _free.append(self)
+                block.leave()
+
+
+_free: list[_Runner] = []
+_running: _Thread
+
+
+def launched(kernel, grid, block, shared, cluster, arguments):
+    """Runs a kernel; the grid counts blocks, not clusters."""
+    for first in range(0, grid, cluster):
+        _Block(kernel, arguments, block, shared, cluster, first).run()
+
+
+# --- what kernels see of it -------------------------------------------------------------
+
+
+class _Local:
+    @staticmethod
+    def array(size, kind):
+        return np.empty(size, kind)
+
+
+class _Shared:
+    """A block has an array for every line that asks for one, and one memory whose size the launch says."""
+
+    @staticmethod
+    def array(size, kind):
+        block, rank, kind = _running.block, _running.rank, np.dtype(kind)
+        line = sys._getframe(1).f_lineno if size else 0
+        room = block.shared.get((rank, line))
+        if room is None:  # values that would show
+            room = np.full(size * kind.itemsize or block.dynamic, 0x7B, np.uint8)
+            room = block.shared[rank, line] = room.view(kind) if size else room
+            block.lines[id(room)] = line
+        return room if size else room[: len(room) // kind.itemsize * kind.itemsize].view(kind)
+
+
+class _Cuda:
+    """The names of numba.cuda that kernels use."""
+
+    local, shared = _Local, _Shared
+    threadIdx = property(lambda self: _running.at)
+    blockIdx = property(lambda self: _running.blocks_at)
+    blockDim = property(lambda self: _running.block.dim)
+
+    @staticmethod
+    def syncthreads():
+        _running.wait(_running.block.barrier)
 
 
 cuda = _Cuda()
 
 
-class _Shared:
-    """The shared memory of a block of a cluster."""
-
-    @staticmethod
-    def array(size, kind):
-        block, line = threading.current_thread()._manager, sys._getframe(1).f_lineno
-        with _LOCK:
-            found = block.shared.setdefault((cluster_rank(), line), np.zeros(size, kind))
-            block.lines[id(found)] = line
-        return found
-
-
-_LOCK = threading.Lock()
-
-
 def cluster_rank():
-    me = threading.current_thread()
-    return me.thread_id // (me._manager._block_dim[0] // me._manager.cluster)
+    return _running.rank
 
 
 def cluster_sync():
-    threading.current_thread().syncthreads()
+    _running.wait(_running.block.barrier)
 
 
 def store_in_cluster(shared, index, rank, value):
-    block = threading.current_thread()._manager
+    block = _running.block
     block.shared[rank, block.lines[id(shared)]][index] = value
-
-
-def quiet(kernel):
-    """A thread that overflows says nothing, as on the device."""
-
-    @functools.wraps(kernel)
-    def run(*arguments):
-        with np.errstate(all="ignore"):
-            kernel(*arguments)
-
-    return run
-
-
-def launched(kernel, grid, block, shared, cluster, arguments):
-    """Runs a kernel; the grid counts blocks, not clusters."""
-    _Block.cluster = cluster
-    try:
-        simulated = simulator.FakeCUDAKernel(quiet(kernel), device=False)
-        simulated[grid // cluster, block * cluster, 0, shared](*arguments)
-    finally:
-        _Block.cluster = 1
 
 
 def fma(a, b, c):
@@ -116,70 +231,15 @@ def quotient(a, b):
 # --- shuffles ---------------------------------------------------------------------------
 
 
-class _Thread(simulator.BlockThread):
-    """A thread of a block, with its place in its warp."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.warp = self._manager.warps[self.thread_id // 32]
-        self.own, self.turn = self.thread_id % 32, 0
-
-    def run(self):
-        super().run()
-        if self.exception:
-            self._manager.give_up()
-
-    def syncthreads(self):
-        self._manager.barrier.wait(_PATIENCE)
-
-    def exchange(self, value, other):
-        """What thread ``other(own number)`` of the warp offers for this exchange."""
-        barrier, places = self.warp
-        turn = self.turn
-        self.turn = 32 - turn  # two sets of places, so that one barrier an exchange is enough
-        places[turn + self.own] = value
-        barrier.wait(_PATIENCE)
-        return places[turn + other(self.own)]
-
-
-class _Block(simulator.BlockManager):
-    """The simulator's own looks at all its threads all the time, which leaves them little of the interpreter."""
-
-    cluster = 1  # how many blocks this one stands for
-
-    def run(self, grid_point, *arguments):
-        count = int(np.prod(self._block_dim))
-        self.barrier, self.shared, self.lines = threading.Barrier(count), {}, {}
-        self.warps = [(threading.Barrier(min(32, count - first)), [None] * 64) for first in range(0, count, 32)]
-        points = np.ndindex(*self._block_dim)
-        threads = [_Thread(lambda: self._f(*arguments), self, grid_point, point, self._debug) for point in points]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        failed = [t.exception for t in threads if t.exception]
-        if failed:  # a barrier that others left broken is not what went wrong first
-            first = next((f for f in failed if not isinstance(f[0], threading.BrokenBarrierError)), failed[0])
-            raise first[0].with_traceback(first[1])
-
-    def give_up(self):
-        for barrier in (self.barrier, *(barrier for barrier, _ in self.warps)):
-            barrier.abort()
-
-
-simulator.BlockManager = _Block
-_PATIENCE = 60  # seconds; then a thread waits for one that left
-
-
 def from_thread(value, thread):
-    return threading.current_thread().exchange(value, lambda own: thread)
+    return _running.exchange(value, lambda own: thread)
 
 
 word_from_thread = from_thread
 
 
 def across(value, distance):
-    return threading.current_thread().exchange(value, lambda own: own ^ distance)
+    return _running.exchange(value, lambda own: own ^ distance)
 
 
 # --- memory by address ------------------------------------------------------------------
