@@ -68,7 +68,7 @@ readme: $(report_stamp)  ## Write README.md's picture and tables from a report: 
 	$(python) scripts/readme_table.py $(FROM)
 
 test: $(stamps)/dev  ## Run the whole test suite
-	$(python) -m pytest --numprocesses=auto --maxprocesses=4 $(PYTEST_ARGS)
+	$(python) -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(PYTEST_ARGS)
 
 lint: $(stamps)/dev  ## Check format, style and types
 	$(python) -m ruff format --check .

@@ -4,15 +4,14 @@ import platform
 import re
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 from llvmlite import binding
 from numba import types
 
-from softmax_numba.cpu import blocks, columns, deep, loss, loss_columns, loss_rows, rows, shallow, short, vjp
+from softmax_numba.cpu import compiled, sweeps, vjp_sweeps
 from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.loss_sweeps import INDICES, Kernel
-from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, HALF
+from softmax_numba.cpu.loss_sweeps import INDICES, Kernel, body_of_losses
+from softmax_numba.cpu.simd import BFLOAT, HALF
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP
 
 binding.initialize_all_targets()
@@ -48,21 +47,17 @@ def host():
     return MACHINES["x86-64-v4" if features.get("avx512f") else "x86-64-v3"]
 
 
-def compiled(build, operation, storage):
-    """A serial sweep, made for this test: code from disk has nothing to show."""
-    compute = np.float64 if storage == types.float64 else np.float32
-    x, out = types.Array(storage, 3, "A", readonly=True), types.Array(storage, 3, "A")
-    arrays = (x, types.none, types.none, out)
-    if isinstance(operation, loss.Kind):
-        sweep = build(compute, operation, True)
-        arrays = (*Kernel("rows", str(COMPUTES_IN[storage]), INDICES, operation.dense, True).types, types.int64)
-        assert storage == COMPUTES_IN[storage]
-    else:
-        sweep = build(operation, compute)
-        if operation is LOG_SOFTMAX_VJP:
-            arrays = (x, x, types.none, out)
-    sweep.compile((*arrays, types.intp, types.intp, types.boolean))
-    return sweep
+@pytest.fixture
+def made(monkeypatch):
+    """`made(build, *arguments)`: a sweep that callers use, compiled now: code from disk has nothing to show. It is kept
+    there all the same, so nobody compiles it again."""
+    monkeypatch.setattr(compiled._KernelCache, "load_overload", lambda *arguments: None)
+
+    def make(build, *arguments):
+        build.__wrapped__(*arguments)
+        return sweeps._loaded.pop()
+
+    return make
 
 
 def assembly_for(machine, sweep):
@@ -88,18 +83,30 @@ def loops(text):
     return [lines[begin : end + 1] for begin, end in inner]
 
 
+def sweep_of(operation, name):
+    return lambda storage: (sweeps.body_of, operation, name, sweeps.Arrays(storage, False, False))
+
+
+def losses_of(form, dense):
+    return lambda storage: (body_of_losses, Kernel(form, str(storage), INDICES, dense, True))
+
+
+def way_back(columns):
+    return lambda storage: (vjp_sweeps._body, LOG_SOFTMAX_VJP, columns, str(storage), str(storage), False)
+
+
 SWEEPS = {  # and how many vectors take each step together
-    "rows": (rows.rows, SOFTMAX, 4),
-    "blocks": (blocks.blocks, SOFTMAX, 4),
-    "short rows": (short.short_rows, SOFTMAX, 4),
-    "columns": (columns.columns, LOGSUMEXP, 1),
-    "deep columns": (deep.deep_columns, SOFTMAX, 4),
-    "shallow columns": (shallow.shallow_columns, SOFTMAX, 4),
-    "losses": (loss_rows.loss_rows, loss.Kind(False, False), 4),
-    "smooth losses": (loss_rows.loss_rows, loss.Kind(False, True), 4),
-    "losses of columns": (loss_columns.loss_columns, loss.Kind(False, False), 4),
-    "vjp": (vjp.vjp_rows, LOG_SOFTMAX_VJP, 4),
-    "vjp of columns": (vjp.vjp_columns, LOG_SOFTMAX_VJP, 4),
+    "rows": (sweep_of(SOFTMAX, "rows"), 4),
+    "blocks": (sweep_of(SOFTMAX, "blocks"), 4),
+    "short rows": (sweep_of(SOFTMAX, "short"), 4),
+    "columns": (sweep_of(LOGSUMEXP, "columns"), 1),
+    "deep columns": (sweep_of(SOFTMAX, "deep"), 4),
+    "shallow columns": (sweep_of(SOFTMAX, "shallow"), 4),
+    "losses": (losses_of("rows", False), 4),
+    "smooth losses": (losses_of("rows", True), 4),
+    "losses of columns": (losses_of("columns", False), 4),
+    "vjp": (way_back(False), 4),
+    "vjp of columns": (way_back(True), 4),
 }
 
 
@@ -120,17 +127,17 @@ def check_hot_loops(machine, text, storage, vectors):
     [(sweep, kind) for sweep in SWEEPS for kind in (types.float32, types.float64)] + [("rows", HALF), ("rows", BFLOAT)],
     ids=str,
 )
-def test_hot_loops_are_vectors_without_calls(sweep, storage):
+def test_hot_loops_are_vectors_without_calls(sweep, storage, made):
     """On this machine, and on those with registers of 512, 256 and 128 bits: as many full ones as a vector takes."""
-    build, operation, vectors = SWEEPS[sweep]
-    made = compiled(build, operation, storage)
+    which, vectors = SWEEPS[sweep]
+    body = made(*which(storage))
     machine = host()
     if machine is not None and storage not in (HALF, BFLOAT):
-        ((_, text),) = made.inspect_asm().items()
+        ((_, text),) = body.inspect_asm().items()
         check_hot_loops(machine, text, storage, vectors)
         if sweep == "rows":  # results past the cache are streamed
             register = "zmm" if machine.registers == 1 else "ymm"
             assert re.search(rf"vmovntp[sd]\s+%{register}", text)
     if storage != types.float64 or sweep == "rows":
         for other in MACHINES.values():
-            check_hot_loops(other, assembly_for(other, made), storage, vectors)
+            check_hot_loops(other, assembly_for(other, body), storage, vectors)
