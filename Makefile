@@ -88,7 +88,8 @@ asv: $(stamps)/asv  ## This commit against main, benchmark by benchmark, each in
 
 asv-check: $(stamps)/asv  ## Run every benchmark once in .venv, to see that it runs; keeps nothing
 	$(asv) check --environment existing:$(python)
-	SOFTMAX_NUMBA_ASV_SECONDS=10 $(asv) run --environment existing:$(python) --quick --dry-run --show-stderr $(ASV_ARGS)
+	SOFTMAX_NUMBA_ASV_SECONDS=10 $(asv) run --environment existing:$(python) --launch-method forkserver --quick --dry-run \
+	  --show-stderr $(ASV_ARGS)
 
 asv-history: $(stamps)/asv  ## Measure the last commits of main that have not been measured
 	$(asv) run --skip-existing-commits --steps $(ASV_COMMITS) $(ASV_ARGS) main
