@@ -200,14 +200,14 @@ def test_key_changes_with_the_cpu(tmp_path):
     assert len(found) == 3
 
 
-def test_four_processes_begin_at_once_then_a_file_is_edited(copy, tmp_path):
-    """All four are right and leave whole files, a sweep's and its caller's; the next compiles none, until an edit."""
+def test_two_processes_begin_at_once_then_a_file_is_edited(copy, tmp_path):
+    """Both are right and leave whole files, a sweep's and its caller's; the next compiles none, until an edit."""
     cache = tmp_path / "kernels"
     program = SMALL + f"assert softmax_numba.__file__.startswith({str(tmp_path)!r})\nprint(len(made))"
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     how = {"cwd": tmp_path, "PYTHONPATH": path, "SOFTMAX_NUMBA_CACHE_DIR": cache}
-    with ThreadPoolExecutor(4) as pool:
-        counts = [job.result() for job in [pool.submit(run, program, **how) for _ in range(4)]]
+    with ThreadPoolExecutor(2) as pool:
+        counts = [job.result() for job in [pool.submit(run, program, **how) for _ in range(2)]]
     assert any(int(count) > 0 for (count,) in counts)
     assert [file.suffix for file in files(cache)] == [".kernel"] * 2
     assert run(program, **how) == ["0"]

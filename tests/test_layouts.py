@@ -40,7 +40,7 @@ def test_the_input_stays_as_it_was(name, dtype):
         before = base.tobytes()
         for axis in (0, 1, None):
             how = {"where": where, "out": np.empty_like(FUNCTIONS[name](x, axis))}
-            if name != "logsumexp" and axis == 1:
+            if dtype is np.float32 and axis == 1:
                 how["temperature"] = temperature
             FUNCTIONS[name](x, axis, **how)
         assert base.tobytes() == before, layout
