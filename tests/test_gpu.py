@@ -58,6 +58,7 @@ def test_every_plan_compiles_without_a_spill():
         "--arch sm_90 --dtype float32 --operation softmax --sweep block --masks",
         "--arch sm_90 --dtype float32 --operation cross_entropy_and_grad --sweep block",
         "--arch sm_80 --dtype bfloat16 --operation cross_entropy --sweep several warp",
+        "--arch sm_80 --dtype bfloat16 --operation softmax --sweep online",
     ],
 )
 def test_kernels_of_other_dtypes(arguments):
@@ -148,6 +149,9 @@ def test_plans():
     assert sweep(many, 10000, device=A100, **back).sweep == "online"
     assert sweep(8, 151936, **back).sweep == "split"
     assert sweep(many, 100, side_by_side=False, neighbours=4096, **back).sweep == "columns"
+    tight = {"device": A100, "losses": True, "lean": False}
+    assert sweep(many, 10000, **tight).sweep == "block" and sweep(many, 8192, aligned=False, **tight).sweep == "block"
+    assert sweep(many, 10000, aligned=False, **tight).sweep == "shared"
     assert sweep(many, 10, aligned=False).access == sweep(many, 100, side_by_side=False).access == "elements"
     """
     run(program, before=PLANS)

@@ -35,8 +35,27 @@ class Losing(NamedTuple):
     shows: Any  # whether the lane has a gradient; it is 0 where not, be the values NaN
     target: Any  # counted from a tile's first value
     own: Any  # what the target's class has less
-    logit: Any  # where the target's value stands
-    noted: Any  # and where it is noted
+    number: Any  # of the lane
+    a: Any  # the kernel's arguments
+
+
+@functools.cache
+def noting(storage: str) -> Callable:
+    """The device function that notes a target's own logit; of no target, that of class 0.
+
+    It finds its addresses anew: kept until the target's tile comes they would be four registers.
+    """
+    how = STORAGES[storage]
+    kind, load, load_code = how.kind, how.load, load_index["int32"]
+    store, size = STORAGES[np.dtype(kind).name].store, np.dtype(kind).itemsize
+
+    @device
+    def note(number, a):
+        where = mask_of(number, a)
+        logit = values_of(number, a) + max(load_code(where), np.int64(0)) * a.x_step
+        store(a.notes + ((where - a.codes) >> 2) * (NOTES * size) + 3 * size, kind(load(logit)))
+
+    return note
 
 
 @functools.cache
@@ -44,7 +63,7 @@ def ending(operation: Operation, storage: str) -> tuple[Callable, Callable]:
     """``settled`` and ``seen_from`` of ending.py. The codes of the targets stand in the mask's place."""
     how = STORAGES[storage]
     kind = how.kind
-    settle, load, number_store = lane(operation, kind).settle, how.load, STORAGES[np.dtype(kind).name].store
+    settle, note, number_store = lane(operation, kind).settle, noting(storage), STORAGES[np.dtype(kind).name].store
     number_load, size = STORAGES[np.dtype(kind).name].load, np.dtype(kind).itemsize
     load_code = load_index["int32"]
     zero, one, nan = kind(0), kind(1), kind(np.nan)
@@ -57,13 +76,12 @@ def ending(operation: Operation, storage: str) -> tuple[Callable, Callable]:
         notes = a.notes + ((where - a.codes) >> 2) * (NOTES * size)
         target = load_code(where)
         counted = max(target, np.int64(0))
-        logit = values_of(number, a) + counted * a.x_step
         if tells:
             number_store(notes, found.peak)
             number_store(notes + size, found.log_sum)
             if not has_gradient:
                 number_store(notes + 2 * size, found.inverse)
-                number_store(notes + 3 * size, kind(load(logit)))
+                note(number, a)
         own, factor, shows = zero, zero, False
         if has_gradient:
             gain, of_square = number_load(a.gains), number_load(a.gains + size)
@@ -79,12 +97,12 @@ def ending(operation: Operation, storage: str) -> tuple[Callable, Callable]:
             shows = target >= 0 and (mass != zero or own != zero)
             if target == WRONG:
                 factor, shows = nan, True
-        return Losing(found.peak, factor, shows, target, own, logit, notes + 3 * size)
+        return Losing(found.peak, factor, shows, target, own, number, a)
 
     @device
     def seen_from(found, first):
         target = found.target - first if found.target >= 0 else found.target
-        return Losing(found.peak, found.inverse, found.shows, target, found.own, found.logit, found.noted)
+        return Losing(found.peak, found.inverse, found.shows, target, found.own, found.number, found.a)
 
     return settled, seen_from
 
@@ -93,15 +111,14 @@ def ending(operation: Operation, storage: str) -> tuple[Callable, Callable]:
 def marking(storage: str, values: int, threads: int) -> Callable:
     """The device function that takes the target's own share from a tile of ``values`` values a thread."""
     how = STORAGES[storage]
-    load, width, kind = how.load, how.per_vector, how.kind
-    store, zero = STORAGES[np.dtype(kind).name].store, kind(0)
+    note, width, zero = noting(storage), how.per_vector, how.kind(0)
     low, across = width.bit_length() - 1, threads.bit_length() - 1
 
     @device
     def mark(values_held, settled, count, slot):
         target = settled.target
         if target >= 0 and target < count and (target >> low) & (threads - 1) == slot:
-            store(settled.noted, kind(load(settled.logit)))
+            note(settled.number, settled.a)
             own = settled.own if settled.shows else zero
             place = ((target >> (low + across)) << low) | (target & (width - 1))
             for k in range(values):

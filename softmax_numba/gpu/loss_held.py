@@ -16,7 +16,7 @@ from softmax_numba.gpu.lane import LOSS, lane
 from softmax_numba.gpu.loss import NOTES
 from softmax_numba.gpu.loss_terms import Kind, Sums, terms
 from softmax_numba.gpu.parts import NUMBERS, parts
-from softmax_numba.gpu.plan import ALONE, MOST_WARPS, SHARE, SHORT_BLOCK, Plan
+from softmax_numba.gpu.plan import ALONE, MOST_WARPS, SHARE, SHORT_BLOCK, Device, Plan
 from softmax_numba.gpu.seam import cuda, device, fma, load_index
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.tiles import Access, tile
@@ -173,9 +173,9 @@ def block(shape: Shape) -> Callable:
     return kernel
 
 
-def holds(how: Plan, itemsize: int) -> bool:
+def holds(how: Plan, itemsize: int, device: Device) -> bool:
     """Whether the lanes of a plan stay in registers; float64 of more than eight warps would spill."""
-    return how.sweep in MAKERS and how.block <= (SHARE if itemsize == 8 else ALONE)
+    return how.sweep in MAKERS and how.block <= (SHARE if itemsize == 8 or device.tight else ALONE)
 
 
 MAKERS: dict[str, Callable[[Shape], Callable]] = {"several": several, "warp": several, "block": block}

@@ -165,7 +165,7 @@ def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scal
     number, focal = STORAGES[values.name].kind, wanted.gamma != 0.0
     kind = Kind(values.name, None if shares is None else shares.name, focal, wanted.weights != 0)
     targets = Targets(number(wanted.keep), number(wanted.even), number(wanted.gamma))
-    if not focal and loss_held.holds(how, values.itemsize):
+    if not focal and loss_held.holds(how, values.itemsize, launch.device(room.place.device)):
         shape = loss_held.Shape(kind, wanted.gradient, how.vectors, how.threads, how.access)
         blocks = Launch(how.grid(a.lanes), how.block)
         launch.run(held_kernel(how.sweep, shape), blocks, room.place, of_terms, targets)

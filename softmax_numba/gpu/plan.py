@@ -37,6 +37,11 @@ class Device(NamedTuple):
     shared: int  # bytes a block may have if it opts in
     clusters: bool
 
+    @property
+    def tight(self) -> bool:
+        """Whether kernels take some more registers than for sm_90, which has clusters: so the assembler for sm_80."""
+        return not self.clusters
+
 
 H100 = Device("sm_90", 132, 232448, True)
 A100 = Device("sm_80", 108, 166912, False)
@@ -137,6 +142,8 @@ def plan(
     segments = -(-length // (span * tiles))
     lightest = lean and access == "vectors" and itemsize < 8 and not (one_number and itemsize == 2)
     most_warps = MOST_WARPS_IN_64 if lightest else MOST_WARPS
+    if losses and device.tight and access == "realigned":
+        most_warps = min(most_warps, SHARE // WARP)
     few = lanes < FEW_LANES * device.multiprocessors
     if segments <= most_warps and not (few and segments > MOST_WARPS):
         return Plan("block", access, vectors, threads, WARP * segments, 1, segments, 1, 0)

@@ -135,18 +135,18 @@ def specimens(
             for found in _plans(name, STORAGES[dtype].itemsize, device, every):
                 if found.sweep not in sweeps:
                     continue
-                for kernel_name in _kernels(name, STORAGES[dtype].itemsize, found):
+                for kernel_name in _kernels(name, STORAGES[dtype].itemsize, found, device):
                     yield Specimen(name, dtype, found, kernel_name, False, False)
                     # A plan for lanes with more to hold has no blocks of 1024.
                     if thorough and name not in OF_LOSSES and launch.bound(found.block) < 1024:
                         yield Specimen(name, dtype, found, kernel_name, inputs == 1, True)
 
 
-def _kernels(name: str, itemsize: int, found: Plan) -> tuple[str, ...]:
+def _kernels(name: str, itemsize: int, found: Plan, device: Device) -> tuple[str, ...]:
     """The names of the kernels that carry out a plan, and for losses those where every class has a term."""
     if found.sweep == "split":
         return "survey", "finish"
-    if name in OF_LOSSES and loss_held.holds(found, itemsize):
+    if name in OF_LOSSES and loss_held.holds(found, itemsize, device):
         return found.sweep, f"held {found.sweep}"
     return (found.sweep,)
 

@@ -47,7 +47,7 @@ def tile(storage: str, vectors: int, threads: int, access: Access) -> Tile:
     size, width, w, per_word = how.itemsize, how.per_vector, how.words, how.per_word
     load_word, store_word, load_vector, store_vector = how.load_word, how.store_word, how.load_vector, how.store_vector
     spread_vector, gather_vector = how.spread, how.gather
-    load_byte = seam.load_byte
+    load_byte, first, leap = seam.load_byte, np.int64(0), (threads - 1) * width
 
     @device
     def spread(words, values):
@@ -70,19 +70,25 @@ def tile(storage: str, vectors: int, threads: int, access: Access) -> Tile:
                     kept = np.uint32(kept | np.uint32(np.uint32(1) << np.uint32(j * width + c)))
         return kept
 
+    # Elements are reached step by step: of products the compiler would keep a table in registers, for the loop around.
+
     @device
     def read_elements(words, address, step, count, slot):
+        place, left = address + slot * width * step, count - slot * width
         for j in range(vectors):
             for i in range(w):
-                index = (j * threads + slot) * width + i * per_word
-                words[j * w + i] = load_word(address, step, index, count)
+                words[j * w + i] = load_word(place, step, first, left)
+                place, left = place + per_word * step, left - per_word
+            place, left = place + leap * step, left - leap
 
     @device
     def write_elements(words, address, step, count, slot):
+        place, left = address + slot * width * step, count - slot * width
         for j in range(vectors):
             for i in range(w):
-                index = (j * threads + slot) * width + i * per_word
-                store_word(address, step, index, count, words[j * w + i])
+                store_word(place, step, first, left, words[j * w + i])
+                place, left = place + per_word * step, left - per_word
+            place, left = place + leap * step, left - leap
 
     @device
     def read_vector(words, j, address, index, count):
