@@ -120,6 +120,49 @@ def test_a_lane_a_thread(options):
         assert same_bits(few.values, loss[columns]) and same_bits(out.values, gradient[:, columns])
 
 
+@every_dtype
+@pytest.mark.parametrize("kind", ["indices", "smoothed probabilities", "focal"])
+def test_columns(kind, dtype):
+    """Neighbouring lanes of more values than their threads hold, in vectors, all options drawn."""
+    case = drawn(2, dtype, (70, 16), 0, kind, weight=None)
+    with Watched() as kernels:
+        assert_right(case.logits, case.targets, 0, **case.options)
+    assert [name for name in kernels if name not in BESIDE] == 2 * (["columns"] + ["dense"] * (kind != "indices"))
+
+
+@pytest.mark.parametrize("options", [{"z_loss": 0.1}, {"label_smoothing": 0.1}])
+@pytest.mark.parametrize("length", [40, 70])
+def test_columns_and_their_company(length, options):
+    """A column's bits depend on nothing beside it: how many there are, whether vectors fit, where its gradient goes."""
+    x, targets = normal((length, 24), np.float32, scale=4.0), np.arange(24) * 5 % length
+    how = {"reduction": "none", "weight": np.linspace(0.0, 2.0, length).tolist(), **options}
+    loss, gradient = assert_right(x, targets, 0, **how)
+    for columns, order in ((slice(0, 9), "C"), (slice(3, 16), "F"), (slice(4, 24), "C")):
+        here = x[:, columns].copy(order)
+        given, out = np.ascontiguousarray(here), on_gpu(np.zeros_like(here)) if order == "C" else seen(here, here)[0]
+        found, _ = cross_entropy_and_grad(on_gpu(given), on_gpu(targets[columns]), 0, out=out, **how)
+        assert same_bits(host(found), loss[columns]) and same_bits(host(out), gradient[:, columns])
+    here = on_gpu(x)
+    found, _ = cross_entropy_and_grad(here, on_gpu(targets), 0, out=here, **how)
+    assert same_bits(host(found), loss) and same_bits(host(here), gradient)
+
+
+def test_strange_columns():
+    x, targets = normal((40, 10), np.float32), np.full(10, 2)
+    x[:, 1], x[4, 2], x[:, 3], x[0, 4], x[2, 5], x[:, 6] = NAN, INF, -INF, -INF, -INF, NAN
+    targets[6], targets[7] = -100, 40
+    with Watched() as kernels:
+        loss, gradient = both(x, targets, 0, reduction="none")
+    assert kernels.count("columns") == 2
+    for column in (1, 2, 3, 7):
+        assert np.isnan(loss[column]) and np.isnan(gradient[:, column]).all()
+    assert loss[5] == INF and loss[6] == 0 and (gradient[:, 6] == 0).all()
+    right = [0, 4, 5, 8, 9]
+    exact = loss_oracle.cross_entropy(x[:, right], targets[right], 0, reduction="none")
+    assert_close(loss[right], exact[0])
+    assert_close(gradient[:, right], exact[1])
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
 def test_strides_and_axes(label_smoothing):
     """Lanes that three strides tell, and others; targets that lie as they like."""

@@ -58,6 +58,7 @@ def test_every_plan_compiles_without_a_spill():
         "--arch sm_90 --dtype float32 --operation softmax --sweep block --masks",
         "--arch sm_90 --dtype float32 --operation cross_entropy_and_grad --sweep block",
         "--arch sm_80 --dtype bfloat16 --operation cross_entropy --sweep several warp",
+        "--arch sm_80 --dtype float16 --operation cross_entropy_and_grad --sweep columns",
         "--arch sm_80 --dtype bfloat16 --operation softmax --sweep online",
     ],
 )
@@ -99,7 +100,7 @@ def test_what_losses_need_besides_compiles():
     compiled(loss_sums.conclude("float16"), "float64", Arguments, None)
     def lanes(kernel):
         assert ".f64" not in compiled(kernel.function, kernel.kind, kernel.arguments, kernel.numbers)
-    lanes(losses.dense_kernel(loss_dense.Shape(Kind("float16", "float32", True, True), True, 32)))
+    lanes(losses.dense_kernel(loss_dense.Shape(Kind("float16", "float32", True, True), True, 32, False)))
     lanes(losses.held_kernel("warp", loss_held.Shape(Kind("float32", None, False, True), True, 2, 32, "realigned")))
     """
     assert attempt(program, python=(), timeout=120).returncode == 0
@@ -152,6 +153,7 @@ def test_plans():
     tight = {"device": A100, "losses": True, "lean": False}
     assert sweep(many, 10000, **tight).sweep == "block" and sweep(many, 8192, aligned=False, **tight).sweep == "block"
     assert sweep(many, 10000, aligned=False, **tight).sweep == "shared"
+    assert sweep(many, 100, side_by_side=False, neighbours=4096, **tight).sweep == "columns"
     assert sweep(many, 10, aligned=False).access == sweep(many, 100, side_by_side=False).access == "elements"
     """
     run(program, before=PLANS)

@@ -5,15 +5,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from softmax_numba.gpu import columns, copies, launch, long, rows, temperatures, vjp, vjp_columns, vjp_long
+from softmax_numba.gpu import (
+    columns,
+    copies,
+    launch,
+    long,
+    loss_columns,
+    rows,
+    temperatures,
+    vjp,
+    vjp_columns,
+    vjp_long,
+)
 from softmax_numba.gpu.arguments import Arguments
 from softmax_numba.gpu.arrays import GpuArray, contiguous
-from softmax_numba.gpu.columns import ColumnShape
+from softmax_numba.gpu.column_parts import ColumnShape
 from softmax_numba.gpu.copies import Copy
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.geometry import Lanes, joined
 from softmax_numba.gpu.held import Shape
-from softmax_numba.gpu.lane import Operation
+from softmax_numba.gpu.lane import LOSSES, Operation
 from softmax_numba.gpu.launch import Kernel, Launch, Place
 from softmax_numba.gpu.parts import NUMBERS
 from softmax_numba.gpu.plan import Device, Plan, plan
@@ -23,8 +34,13 @@ if TYPE_CHECKING:
     from softmax_numba.gpu.calls import Room
     from softmax_numba.gpu.walk import Given
 
+
+def _columns(shape: ColumnShape) -> Callable:
+    return loss_columns.columns(shape) if shape.operation in LOSSES else columns.columns(shape)
+
+
 _MAKERS: dict[str, Callable[[Any], Callable]] = {
-    "columns": columns.columns,
+    "columns": _columns,
     "several": rows.several,
     "warp": rows.several,
     "block": rows.block,

@@ -3,7 +3,7 @@
     encode   codes of the class indices: classes, or what stands for none
     weigh    the weights of the targets that count, where a mean divides by them
     gauge    what gradients are multiplied by
-    the lanes by any plan for rows, at class indices with their gradient in the same pass, from one read
+    the lanes by any plan, at class indices with their gradient in the same pass, from one read
     where every class has a term: from one read too while a lane stays in registers (held), else looked at again (dense)
     lose     the losses of the lanes, or their sums
     conclude the sum over all, or the mean
@@ -21,8 +21,7 @@ from softmax_numba.gpu.arrays import GpuArray, contiguous
 from softmax_numba.gpu.copies import Copy
 from softmax_numba.gpu.exponential import Scale
 from softmax_numba.gpu.geometry import Lanes
-from softmax_numba.gpu.held import Shape
-from softmax_numba.gpu.kernels import carry_out, value_by_value
+from softmax_numba.gpu.kernels import carry_out, shape_of, value_by_value
 from softmax_numba.gpu.lane import LOSS, LOSS_AND_GRADIENT, Operation
 from softmax_numba.gpu.launch import Kernel, Launch, threads_for
 from softmax_numba.gpu.loss import CODE, GAINS, NOTES
@@ -125,19 +124,23 @@ def planned(lanes: Lanes, given: "Given", wanted: Wanted, number: int) -> Plan:
     """
     arrays = (given.values, given.answer) if wanted.gradient else (given.values,)
     steps = lanes.steps[: len(arrays)]
-    places = [array.address for array in arrays] + [step for outer, inner, _ in steps for step in (outer, inner)]
     size = given.values.itemsize
-    if 1 < lanes.length <= MOST_VALUES[size] and lanes.steps[0][2] != size:
+    _, inner, step = lanes.steps[0]
+    if 1 < lanes.length <= MOST_VALUES[size] and step != size:
         return a_thread_a_lane(lanes.length, size)
+    neighbours = lanes.inner if inner == size != step and lanes.length > 1 else 1
+    places = [array.address for array in arrays] + [outer for outer, _, _ in steps]
+    places += [step if neighbours > 1 else inner for _, inner, step in steps]
+    together = neighbours == 1 or all(inner == size for _, inner, _ in steps)
     return plan(
         lanes.outer * lanes.inner,
         lanes.length,
         itemsize=size,
         side_by_side=lanes.length == 1 or all(step == size for _, _, step in steps),
-        aligned=all(place % 16 == 0 for place in places),
+        aligned=together and all(place % 16 == 0 for place in places),
         lean=not (wanted.gradient or wanted.dense),
         one_number=not wanted.gradient or wanted.dense,
-        neighbours=1,
+        neighbours=neighbours,
         device=launch.device(number),
         losses=True,
     )
@@ -171,14 +174,14 @@ def sweep(wanted: Wanted, at: Scratch, lanes: Lanes, given: "Given", scale: Scal
         launch.run(held_kernel(how.sweep, shape), blocks, room.place, of_terms, targets)
         return
     _normalised(LOSS, values.name, how, a, scale, room)
-    again = loss_dense.Shape(kind, wanted.gradient, loss_dense.threads_of(a.length, how))
-    blocks = Launch(-(-a.lanes * again.threads // again.block), again.block)
+    again = loss_dense.Shape(kind, wanted.gradient, loss_dense.threads_of(a.length, how), how.sweep == "columns")
+    blocks = Launch(again.grid(a.lanes, a.inner), again.block)
     launch.run(dense_kernel(again), blocks, room.place, of_terms, targets)
 
 
 def _normalised(operation: Operation, storage: str, how: Plan, a: Arguments, scale: Scale, room: "Room") -> None:
     """Queues what ends in ``loss.ending``."""
-    carry_out(how, Shape(operation, storage, how.vectors, how.threads, how.access, False, False), a, scale, room)
+    carry_out(how, shape_of(operation, storage, how, False, False), a, scale, room)
 
 
 def held_kernel(name: str, shape: loss_held.Shape) -> Kernel:

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from softmax_numba.gpu import copies, launch, loss_held, seam, temperatures
+from softmax_numba.gpu import copies, launch, loss_dense, loss_held, seam, temperatures
 from softmax_numba.gpu.kernels import backward_kernel, backward_shape, copy_kernel, kernel, shape_of, temper_kernel
 from softmax_numba.gpu.lane import LOSS_AND_GRADIENT, LOSSES, OPERATIONS
 from softmax_numba.gpu.loss_terms import Kind
-from softmax_numba.gpu.losses import held_kernel
+from softmax_numba.gpu.losses import dense_kernel, held_kernel
 from softmax_numba.gpu.plan import MOST_VALUES, Device, Plan, a_thread_a_lane, plan
 from softmax_numba.gpu.storage import STORAGES
 from softmax_numba.gpu.vjp import BACKWARD
@@ -108,7 +108,6 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
                     yield found
     if name in OF_LOSSES:
         yield a_thread_a_lane(MOST_VALUES[itemsize], itemsize)
-        return
     for aligned in (True, False):
         yield plan(
             MANY,
@@ -116,11 +115,12 @@ def _plans(name: str, itemsize: int, device: Device, every: bool) -> Iterator[Pl
             itemsize=itemsize,
             side_by_side=False,
             aligned=aligned,
-            lean=inputs == 1,
+            lean=lean,
             one_number=one_number,
             neighbours=4096,
             device=device,
             inputs=inputs,
+            losses=name in OF_LOSSES,
         )
 
 
@@ -148,6 +148,8 @@ def _kernels(name: str, itemsize: int, found: Plan, device: Device) -> tuple[str
         return "survey", "finish"
     if name in OF_LOSSES and loss_held.holds(found, itemsize, device):
         return found.sweep, f"held {found.sweep}"
+    if name in OF_LOSSES and found.sweep == "columns" and found.access == "elements":
+        return found.sweep, "dense columns"
     return (found.sweep,)
 
 
@@ -155,6 +157,10 @@ def _kernel(specimen: Specimen) -> launch.Kernel:
     name, dtype, found, kernel_name, masked, heated = specimen
     if name in BACKWARD:
         return backward_kernel(kernel_name, backward_shape(name, dtype, found, heated))
+    if kernel_name == "dense columns":
+        again = loss_dense.threads_of(MOST_VALUES[STORAGES[dtype].itemsize] + 1, found)
+        kind = Kind(dtype, dtype, True, True)
+        return dense_kernel(loss_dense.Shape(kind, name == LOSS_AND_GRADIENT.name, again, True))
     if kernel_name.startswith("held "):
         kind = Kind(dtype, dtype, False, True)  # probabilities and weights: the most there is to read
         of_terms = loss_held.Shape(kind, name == LOSS_AND_GRADIENT.name, found.vectors, found.threads, found.access)

@@ -1,4 +1,4 @@
-"""The ways back of lanes that are neighbours in memory: the warps and blocks of ``columns.py``, half as many values."""
+"""The ways back of lanes that are neighbours in memory: warps and blocks as in ``columns.py``, half as many values."""
 
 import functools
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.gpu.arguments import scales
-from softmax_numba.gpu.columns import DEEP, ROWS, each, moves
+from softmax_numba.gpu.column_parts import DEEP, ROWS, each, moves
 from softmax_numba.gpu.lane import Operation, lane
 from softmax_numba.gpu.seam import cuda, device, quotient
 from softmax_numba.gpu.storage import STORAGES
