@@ -162,7 +162,7 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
     heat = checked_temperature(temperature, lane_shape(values.shape, axes))
     target = None if out is None else checked_out(out, values.shape, name)
     compute = compute_name(name, other_name)
-    if heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
+    if values.size and heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
         compute = "float64"  # 1 / T would leave the normal numbers
     # Kernels read y and write the result in one type; narrow ones only if they compute in float32.
     storage = name if compute_name(name, name) == compute else compute

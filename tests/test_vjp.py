@@ -250,6 +250,9 @@ def test_empty_arrays_and_numbers(name, dtype):
         dx = WAYS_BACK[name](np.empty(shape, dtype), np.empty(shape, dtype), axis)
         assert dx.shape == shape
         assert dx.dtype == dtype
+        lanes = np.sum(dx, axis, keepdims=True).shape
+        dx = WAYS_BACK[name](np.empty(shape, dtype), np.empty(shape, dtype), axis, temperature=np.ones(lanes))
+        assert dx.shape == shape
     whole = dtype.type(1 if name == "softmax" else 0)
     for axis in (-1, 0, None):
         dx = WAYS_BACK[name](whole, dtype.type(3), axis)
