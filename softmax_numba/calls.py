@@ -171,8 +171,6 @@ def general(
     if on_gpu is not None:
         return on_gpu.general(operation.name, x, axis, where, temperature, dtype, out, keepdims)
     masked = isinstance(x, np.ma.MaskedArray)
-    if masked:
-        where = ~np.ma.getmaskarray(x) if where is None else where & ~np.ma.getmaskarray(x)
     values, give_back = interop.take(x, "x")
     result = result_name(values.dtype, dtype)
     axes = reduced_axes(axis, values.ndim)
@@ -182,6 +180,9 @@ def general(
         shape = lanes if keepdims else tuple(n for i, n in enumerate(values.shape) if i not in axes)
     target = None if out is None else checked_out(out, shape, result)
     part = None if where is None else _mask(where, values.shape)
+    if masked:
+        shown = ~np.ma.getmaskarray(x)
+        part = np.asarray(shown if part is None else part & shown)
     heat = None if temperature is None else checked_temperature(temperature, lanes)
 
     if target is not None:

@@ -236,6 +236,12 @@ def test_mask_and_where_together(name):
     y = FUNCTIONS[name](np.ma.array(values, mask=mask), where=where)
     assert isinstance(y, np.ma.MaskedArray)
     assert same_bits(np.ma.getdata(y), FUNCTIONS[name](values, where=where & ~mask))
+    for wrong in ([1.0] * 40, [1] * 40):  # the same error as without a mask
+        with pytest.raises(TypeError, match="where has dtype"):
+            FUNCTIONS[name](np.ma.array(values, mask=mask), where=wrong)
+    for masked in (False, True):
+        number = FUNCTIONS[name](np.ma.array(3.0, mask=masked), where=True)
+        assert np.ma.is_masked(number) is masked
 
 
 @every_function
