@@ -245,8 +245,10 @@ def _loss(
     fill(values, storage, axes, wanted, options, losses, answer)
     loss = reduced(losses, kept, options, wanted.total, name)
     result = loss[()] if give_back is interop.same and not loss.ndim else give_back(loss)
-    if target is None or answer is None:
-        return result, None if answer is None else give_back(answer)
+    if answer is None:
+        return result, None
+    if target is None:
+        return result, answer[()] if give_back is interop.same and not answer.ndim else give_back(answer)
     if answer is not target:
         target[...] = answer
     return result, out

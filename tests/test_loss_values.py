@@ -324,6 +324,9 @@ def test_one_lane(dtype, reduction):
         assert same_bits(gradient, expected_gradient[0])
         assert type(cross_entropy(x, target, reduction=reduction)) is dtype.type
     assert cross_entropy(x, -100) == 0
+    loss, gradient = cross_entropy_and_grad(x[0], 0, reduction=reduction)  # one class
+    assert type(loss) is type(gradient) is dtype.type
+    assert loss == 0 and abs(float(gradient)) < 1e-6
 
 
 @every_reduction
