@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Three of the seven ops: a kernel's other ops share its sums. Everything: --bench '^kernels'.
 FAMILY = r"^kernels.*\('(softmax|log_softmax|logsumexp)'"
-# Reading each lane into the panel four times instead of once; measured, 1.3 times the time of rows of 1,000 values. What
+# Reading each lane into the panel four times instead of once; measured, 1.3 times the time of rows of 1,000. What
 # is read is the same, so that every value stays, and what is read last is used, so that the compiler keeps it.
 SLOWED = Path("softmax_numba/cpu/rows.py")
 READ = "                top, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))\n"

@@ -93,6 +93,8 @@ class Picture:
     svg, png : bytes
     command : str
         What measures what it shows.
+    finding : str
+        What it shows on this machine, in a sentence, if one says it.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Picture:
     svg: bytes
     png: bytes
     command: str
+    finding: str = ""
 
     @property
     def title(self) -> str:

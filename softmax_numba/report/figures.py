@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatterMathtext
 
 from softmax_numba.bench.results import Cell, ContenderInfo, Results
 from softmax_numba.bench.timing import Spread
@@ -115,6 +115,7 @@ def accuracy(results: Results) -> Picture | None:
 
     def finish(axes: Axes, op: str) -> None:
         log_axis(axes, "", least=(_LEAST_ULP, 10.0))
+        axes.xaxis.set_major_formatter(LogFormatterMathtext())  # "100,000" reaches into the next panel
         axes.set_xlabel("largest error in ULP (log scale)")
 
     return _panels(

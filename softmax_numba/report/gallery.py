@@ -1,11 +1,12 @@
 """All pictures of a report, and what to run for those whose figures are not there."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from softmax_numba.bench.results import Results
 from softmax_numba.report import costs, curves, figures, growth, heatmap, tradeoff
 from softmax_numba.report.drawing import QUESTIONS, Picture
+from softmax_numba.report.findings import finding
 
 __all__ = ["Absent", "absent", "draw"]
 
@@ -60,7 +61,7 @@ _ENTRIES = (
 def draw(results: Results, grid: Results | None = None) -> tuple[Picture, ...]:
     """The pictures for which the results, or the grid beside them, hold anything; the most important first."""
     made = (entry.make(results, grid) for entry in _ENTRIES)
-    return tuple(picture for picture in made if picture is not None)
+    return tuple(replace(picture, finding=finding(picture.name, results)) for picture in made if picture is not None)
 
 
 def absent(pictures: Sequence[Picture]) -> tuple[Absent, ...]:

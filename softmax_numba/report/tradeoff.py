@@ -1,5 +1,6 @@
 """Is speed bought with accuracy? A dot a library and op: its time beside its largest error."""
 
+from math import log10
 from statistics import geometric_mean
 
 import matplotlib
@@ -39,9 +40,8 @@ def draw(results: Results, grid: Results | None) -> Picture | None:
     caption = (
         "A marker a library: its time over softmax-numba's, geometric mean over the cells that both have, beside its "
         "largest error in them, in units in the last place; both axes logarithmic, left and low is better. Whiskers: "
-        "the "
-        "geometric means of the 20 % and 80 % quantiles. The grey line is the bound that softmax-numba promises. Wrong "
-        "results take no part."
+        "the geometric means of the 20 % and 80 % quantiles. The grey line is the bound that softmax-numba promises. "
+        "Wrong results take no part."
     )
     width, height = 1.1 + 3.9 * len(ops), 4.9
     with matplotlib.rc_context(STYLE):
@@ -51,16 +51,22 @@ def draw(results: Results, grid: Results | None) -> Picture | None:
         styles = styles_of(results)
         for axes, op in zip(panels, ops, strict=True):
             cells = [cell for cell in results.cells if cell.op == op]
-            for contender in contenders:
-                dot = _dot(cells, contender.name)
-                if dot is None:
-                    continue
-                low, middle, high, error = dot
+            dots = [(contender, dot) for contender in contenders if (dot := _dot(cells, contender.name)) is not None]
+            for contender, (low, middle, high, error) in dots:
                 colour, marker = styles[contender.name]
                 axes.plot([low, high], [error, error], color=colour, linewidth=1.6)
                 axes.plot([middle], [error], color=colour, marker=marker, markersize=8, markeredgecolor=INK)
+                # Of two dots that touch, the lower one's number stands below.
+                under = any(abs(log10(middle / d[1])) < 0.15 and error < d[3] < 10 * error for _, d in dots)
+                away, side = (-8, "top") if under else (8, "bottom")
                 axes.annotate(
-                    ulp_text(error), (middle, error), (0, 8), textcoords="offset points", ha="center", fontsize=8
+                    ulp_text(error),
+                    (middle, error),
+                    (0, away),
+                    textcoords="offset points",
+                    ha="center",
+                    va=side,
+                    fontsize=8,
                 )
             axes.axhline(promised_ulp(op, "float32"), color=LIMIT, linewidth=2, zorder=1)
             axes.grid(color=GRID, linewidth=0.6)
