@@ -5,6 +5,7 @@ Only the standard library is imported here; what a command needs, it imports whe
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    typed = arguments
     if arguments[:2] in (["report", "compare"], ["report", "machines"]):
         arguments = arguments[1:]
     from softmax_numba.bench.requests import RequestError
@@ -263,7 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _machines(options)
         return (_report if options.command == "report" else _speed)(options, arguments)
     except (_UsageError, RequestError) as error:
-        return _fail(str(error), BAD_REQUEST)
+        return _fail(_as_typed(str(error), typed), BAD_REQUEST)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -272,6 +274,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (OSError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__, FAILED)
+
+
+def _as_typed(message: str, arguments: Sequence[str]) -> str:
+    """The message, with the command as the user called it: ``report compare`` is read as ``compare``."""
+    if arguments[:1] != ["report"]:
+        return message
+    return re.sub(r"softmax-numba (compare|machines) --help", r"softmax-numba report \1 --help", message)
 
 
 def _fail(message: str, code: int) -> int:

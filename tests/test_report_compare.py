@@ -117,10 +117,13 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     good, bad = tmp_path / "good.json", tmp_path / "bad.json"
     good.write_text(made_up_results(cell()).to_json(), encoding="utf-8")
     bad.write_text("{}", encoding="utf-8")
+    text = tmp_path / "text.json"
+    text.write_text("# Notes", encoding="utf-8")
     other = tmp_path / "other.json"
     other.write_text(made_up_results(cell(op="logsumexp")).to_json(), encoding="utf-8")
     for given, message in (
-        (tmp_path / "none", "cannot be read"),
+        (tmp_path / "none", "expected: a report's folder, or the results.json in it"),
+        (text, "text.json: not a results file"),
         (bad, "not a results file"),
         (other, "have no cell in common"),
     ):
@@ -128,6 +131,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("softmax-numba: error: ") and message in line
     assert main(["report", "compare", str(good)]) == 2
+    assert "(see: softmax-numba report compare --help)" in capsys.readouterr().err
 
 
 def test_a_terminal_gets_a_table():

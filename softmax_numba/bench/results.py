@@ -256,7 +256,10 @@ class Results:
         ValueError
             If the text is no results file, or one of another schema version.
         """
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not a results file, which is JSON: {error}") from None
         if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
             raise ValueError(f"not a results file: its schema is not {SCHEMA!r}")
         if (found := data.pop("schema_version", None)) != SCHEMA_VERSION:

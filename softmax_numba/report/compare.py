@@ -92,7 +92,8 @@ def load(path: Path) -> Results:
     try:
         return read(file)
     except OSError as error:
-        raise RequestError(f"{file} cannot be read: {error.strerror or error}") from None
+        expected = "expected: a report's folder, or the results.json in it"
+        raise RequestError(f"{file} cannot be read: {error.strerror or error}; {expected}") from None
     except ValueError as error:
         raise RequestError(f"{file}: {error}") from None
 
