@@ -13,7 +13,11 @@ from softmax_numba.bench.results import read
 def test_cells():
     """Every workload once in every op and dtype; long rows move a gigabyte; softmax of common dtypes comes first."""
     cells = gpu_cells.tasks()
-    assert len({cell.key for cell in cells}) == len(cells) == 18 * 5 * 4
+    assert len({cell.key for cell in cells}) == len(cells) == 18 * 5 * 4 + 2 * 2 * (6 + 4)
+    assert {cell.op for cell in cells[36:60]} == set(gpu_cells.LOSSES)
+    liger = next(cell for cell in cells if cell.op == "cross_entropy_and_grad")
+    assert (liger.shape, liger.dtype) == ((8192, 131072), "bfloat16")
+    assert gpu_measure._bytes(liger) == (2**31 + 8 * 8192, 2**31 + 2)
     for cell in cells:
         if cell.workload.startswith("rows") and cell.op == "softmax":
             read_bytes, written = gpu_measure._bytes(cell)
@@ -73,7 +77,7 @@ def test_every_stage_has_a_limit_and_files(tmp_path):
 
 @pytest.fixture
 def few(monkeypatch):
-    """Three cells: rows, one number a lane, and a way back along an inner axis."""
+    """Rows, one number a lane, a way back along an inner axis, losses of more rows than are judged and of columns."""
     pytest.importorskip("torch")
 
     def task(op, dtype, shape, axis, kind="throughput"):
@@ -83,8 +87,11 @@ def few(monkeypatch):
         task("softmax", "float32", (30, 500), -1),
         task("logsumexp", "bfloat16", (1, 1000), -1, "latency"),
         task("log_softmax_vjp", "float64", (4, 30, 8), 1),
+        task("cross_entropy_and_grad", "bfloat16", (40, 500), -1),
+        task("cross_entropy", "float32", (2, 30, 5, 8), 1),
     )
     monkeypatch.setattr(gpu, "tasks", lambda *how, **more: chosen)
+    monkeypatch.setattr(gpu_measure, "JUDGED", 2**13)
     monkeypatch.setattr(gpu, "_REHEARSED_STEP", 1)
     return chosen
 
@@ -129,6 +136,23 @@ def test_a_cell_that_took_the_process_with_it(tmp_path, few, monkeypatch):
     assert gpu.main(how) == 1 and measured == list(few[1:])
     first = read(tmp_path / "results.json").cells[0].ours
     assert first.status == "failed" and "never ended" in first.reason
+
+
+def test_wrong_losses_show(tmp_path, few, monkeypatch):
+    """Of rows that are judged, and of the mean over those that are not."""
+    import softmax_numba
+
+    right = softmax_numba.cross_entropy_and_grad
+
+    def without_the_middle(x, targets, axis, out):
+        x = x.clone()
+        x[10:30] = 0
+        return right(x, targets, axis, out=out)
+
+    for wrong in (lambda x, *how, out: right(2 * x, *how, out=out), without_the_middle):
+        monkeypatch.setattr(softmax_numba, "cross_entropy_and_grad", wrong)
+        cell = gpu_measure.measure(few[3], gpu.TorchDevice("cpu"), 1)
+        assert cell.ours.accuracy.max_ulp > 8, cell.ours
 
 
 def test_wrong_results_show(tmp_path, few, monkeypatch):

@@ -15,6 +15,7 @@ __all__ = ["TorchDevice"]
 
 Call = Callable[[], Any]
 _CPU_CACHE = 2**20  # what a rehearsal takes for the second-level cache
+_ROWS_BYTES = 2**27  # of logits in float64
 _LARGE_CACHE = 2**26  # where PyTorch does not say
 
 
@@ -46,6 +47,17 @@ class TorchDevice:
         empty = self.torch.empty(tuple(shape), dtype=self.dtype(dtype), device=self.place)
         return empty.normal_(std=spread, generator=self._generator)
 
+    def classes(self, count: int, shape: Sequence[int]) -> Any:
+        """Targets of a loss: indices below ``count``."""
+        return self.torch.randint(count, tuple(shape), device=self.place, generator=self._generator)
+
+    def mean_loss(self, logits: Any, targets: Any) -> float:
+        """Of the rows of 2-D logits, in float64, some rows at a time."""
+        rows, total = max(1, _ROWS_BYTES // (8 * logits.shape[1])), 0.0
+        for some, theirs in zip(logits.split(rows), targets.split(rows), strict=True):
+            total += float(self.torch.nn.functional.cross_entropy(some.double(), theirs, reduction="sum"))
+        return total / len(targets)
+
     def empty(self, shape: Sequence[int], dtype: str) -> Any:
         """NaN everywhere, so that what nobody wrote shows."""
         return self.torch.full(tuple(shape), float("nan"), dtype=self.dtype(dtype), device=self.place)
@@ -73,8 +85,9 @@ class TorchDevice:
             self.torch.cuda.synchronize()
 
     def free(self) -> None:
-        """Gives back what no array uses."""
+        """Gives back what no array uses, and what PyTorch compiled: of one function it keeps eight shapes, no more."""
         if self.real:
+            self.torch.compiler.reset()
             self.torch.cuda.empty_cache()
 
     def device_seconds(self, calls: Sequence[Call], repeats: int) -> float:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from softmax_numba.bench.accuracy import Accuracy, Judge
-from softmax_numba.bench.gpu_cells import Task
+from softmax_numba.bench.gpu_cells import LOSSES, VJPS, Task
 from softmax_numba.bench.gpu_device import TorchDevice
 from softmax_numba.bench.gpu_peers import CONTENDERS, Contender, Job
 from softmax_numba.bench.results import Cell, Measurement
-from softmax_numba.bench.training import TrainingJudge
-from softmax_numba.bench.workloads import OPS, dtype_named, result_shape
+from softmax_numba.bench.training import TrainingJudge, Whole
+from softmax_numba.bench.workloads import OPS, dtype_named, result_shapes
 
 __all__ = ["began", "measure"]
 
@@ -28,6 +28,7 @@ SAMPLE_SECONDS = 2e-3
 JUDGED = 2**17  # values of a result that are compared with exact ones
 _GRAPH_BYTES = 2**26  # below, launches from the host may take longer than the work
 _MOST_SETS = 64
+_INDEX_BYTES = 8  # of a target
 _NEVER_ENDED = "the measurement began and never ended"
 
 
@@ -43,8 +44,10 @@ def _cell(task: Task, measurements: tuple[Measurement, ...]) -> Cell:
 
 def _bytes(task: Task) -> tuple[int, int]:
     size = dtype_named(task.dtype).itemsize
-    read = math.prod(task.shape) * size * (1 if task.op in OPS else 2)
-    return read, math.prod(result_shape(task.op, task.shape, task.axis)) * size
+    read = math.prod(task.shape) * size * (2 if task.op in VJPS else 1)
+    if task.op in LOSSES:
+        read += math.prod(task.lanes) * _INDEX_BYTES
+    return read, size * sum(math.prod(shape) for shape in result_shapes(task.op, [task.shape], task.axis))
 
 
 def measure(task: Task, device: TorchDevice, rounds: int = ROUNDS) -> Cell:
@@ -87,7 +90,8 @@ def measure(task: Task, device: TorchDevice, rounds: int = ROUNDS) -> Cell:
         timed["copy"] = _copies(device, (read + written) // 2, sets)
     seconds = _series(device, timed, rounds, device.wall_seconds if task.kind == "latency" else device.device_seconds)
     if read + written < _GRAPH_BYTES:
-        names = [name for name in (CONTENDERS[0].name, "torch", "copy") if name in timed]
+        others = ("copy",) if task.op in LOSSES else ("torch", "copy")  # a way back by autograd is not captured
+        names = [name for name in (CONTENDERS[0].name, *others) if name in timed]
         graphs = {f"{name} (graph)": graph for name in names if (graph := device.graph(timed[name])) is not None}
         replays = _series(device, {name: [graph] for name, graph in graphs.items()}, rounds, device.device_seconds)
         seconds |= {name: tuple(s / sets for s in found) for name, found in replays.items()}
@@ -112,9 +116,11 @@ def _cannot(contender: Contender, task: Task, device: TorchDevice) -> str | None
 
 
 def _job(task: Task, device: TorchDevice) -> Job:
-    """Fresh arrays: what an op is handed, and where its result goes."""
+    """Fresh arrays: what an op is handed, and where its last result goes."""
     x = device.normal(task.shape, task.dtype)
-    out = device.empty(result_shape(task.op, task.shape, task.axis), task.dtype)
+    out = device.empty(result_shapes(task.op, [task.shape], task.axis)[-1], task.dtype)
+    if task.op in LOSSES:
+        return Job(task, x, out, (device.classes(task.shape[task.axis], task.lanes),))
     if task.op in OPS:
         return Job(task, x, out)
     forward = getattr(device.torch, task.op.removesuffix("_vjp"))
@@ -155,16 +161,20 @@ class _Judge:
         if task.op in OPS:
             self._judge: Judge | TrainingJudge = Judge(operands[0], axis, values=2 * JUDGED)
         else:
-            self._judge = TrainingJudge(operands, axis, values=2 * JUDGED)
+            whole = None
+            if task.op in LOSSES and self._rows:  # on the host a vocabulary's rows would take minutes
+                whole = Whole(task.shape[0], device.mean_loss(job.x, *job.others))
+            self._judge = TrainingJudge(operands, axis, values=2 * JUDGED, whole=whole)
 
     def _part(self, tensor: Any) -> Any:
         return self._device.ends(tensor, self._lanes) if self._rows else tensor
 
     def take(self, result: Any) -> Any:
         """The judged part of a result of any library that knows DLPack."""
-        if not isinstance(result, self._device.torch.Tensor):
-            result = self._device.torch.from_dlpack(result)
-        return self._judge.take(self._task.op, self._device.host(self._part(result)))
+        op, results = self._task.op, result if isinstance(result, tuple) else (result,)
+        arrays = [r if isinstance(r, self._device.torch.Tensor) else self._device.torch.from_dlpack(r) for r in results]
+        parts = [self._device.host(self._part(a) if a.ndim else a) for a in arrays]
+        return self._judge.take(op, *parts)
 
     def judge(self, taken: dict[str, Any]) -> dict[str, Accuracy]:
         return self._judge.judge(self._task.op, taken)

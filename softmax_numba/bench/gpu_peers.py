@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from softmax_numba.bench.gpu_cells import Task
+from softmax_numba.bench.gpu_cells import LOSSES, VJPS, Task
 from softmax_numba.bench.results import ContenderInfo
 
 __all__ = ["CONTENDERS", "Contender", "Job", "info"]
@@ -20,7 +20,7 @@ class Job(NamedTuple):
     task: Task
     x: Any
     out: Any
-    others: tuple[Any, ...] = ()  # a cotangent
+    others: tuple[Any, ...] = ()  # a cotangent, or targets
 
 
 class Contender(NamedTuple):
@@ -66,8 +66,10 @@ def _ours(job: Job) -> Call:
 
     function, axis, out, x = getattr(softmax_numba, job.task.op), job.task.axis, job.out, job.x
     if job.others:
-        (dy,) = job.others
-        return lambda: function(x, dy, axis, out=out)
+        (other,) = job.others
+        if job.task.op == "cross_entropy":
+            return lambda: function(x, other, axis)
+        return lambda: function(x, other, axis, out=out)
     return lambda: function(x, axis, out=out)
 
 
@@ -75,6 +77,8 @@ def _torch(job: Job) -> Call:
     import torch
 
     axis, out, x = job.task.axis, job.out, job.x
+    if job.task.op in LOSSES:
+        return _torch_loss(job, torch.nn.functional.cross_entropy)
     if job.task.op == "softmax_vjp":
         back = torch.ops.aten._softmax_backward_data.out
         return lambda: back(job.others[0], x, axis, x.dtype, grad_input=out)
@@ -87,11 +91,29 @@ def _torch(job: Job) -> Call:
     return lambda: function(x, axis, out=out)
 
 
+def _torch_loss(job: Job, loss: Callable[[Any, Any], Any]) -> Call:
+    """The loss of logits whose axis is 1 or the last of two, or with its gradient by autograd."""
+    import torch
+
+    (targets,) = job.others
+    if job.task.op == "cross_entropy":
+        return lambda: loss(job.x, targets)
+    logits = job.x.detach().requires_grad_()
+
+    def call() -> Any:
+        found = loss(logits, targets)
+        return (found.detach(), *torch.autograd.grad(found, logits))
+
+    return call
+
+
 # Each shape is compiled for seconds: not all of them.
 _COMPILED = ("rows-1024", "rows-4096", "rows-32768", "rows-131072", "decode-1", "decode-8")
 
 
 def _too_long_to_compile(task: Task) -> str | None:
+    if task.op == "cross_entropy_and_grad" or (task.workload == "classes-131072" and task.op != "log_softmax_vjp"):
+        return None
     if task.workload in _COMPILED and task.op in ("softmax", "logsumexp") and task.dtype in ("float32", "bfloat16"):
         return None
     return "left out: seconds of compilation for each shape"
@@ -100,13 +122,20 @@ def _too_long_to_compile(task: Task) -> str | None:
 def _torch_compile(job: Job) -> Call:
     import torch
 
-    axis, function = job.task.axis, getattr(torch, job.task.op)
+    axis = job.task.axis
+    if job.task.op in LOSSES:
+        return _torch_loss(job, torch.compile(torch.nn.functional.cross_entropy, dynamic=False))
+    if job.task.op in VJPS:
+        back = torch.ops.aten._softmax_backward_data
+        of_two = torch.compile(lambda y, dy: back(dy, y, axis, y.dtype), dynamic=False)
+        return lambda: of_two(job.x, *job.others)
+    function = getattr(torch, job.task.op)
     compiled = torch.compile(lambda x: function(x, axis), dynamic=False)
     return lambda: compiled(job.x)
 
 
 def _cupy_lacks(task: Task) -> str | None:
-    if task.op.endswith("_vjp"):
+    if task.op in (*LOSSES, *VJPS):
         return f"CuPy has no {task.op}"
     return "CuPy's ufuncs know no bfloat16" if task.dtype == "bfloat16" else None
 

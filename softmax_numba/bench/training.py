@@ -22,7 +22,7 @@ from softmax_numba.bench.accuracy import Accuracy, Exact, Sample, Tally, smalles
 from softmax_numba.bench.exact import BLOCK
 from softmax_numba.bench.workloads import result_dtype
 
-__all__ = ["TrainingJudge"]
+__all__ = ["TrainingJudge", "Whole"]
 
 Array = np.ndarray[Any, Any]
 # A matrix product wants more rows at a time than a block has of a vocabulary.
@@ -34,6 +34,13 @@ class _Surprises(NamedTuple):
 
     losses: Array
     logs: Array
+
+
+class Whole(NamedTuple):
+    """What a loss is the mean of, where only some of its lanes are among the operands."""
+
+    lanes: int
+    loss: float  # the exact one
 
 
 class TrainingJudge:
@@ -48,6 +55,8 @@ class TrainingJudge:
         About how many entries of a gradient to compare; None: all of them.
     seed : int
         Draws the lanes, and the places of a lane that is longer than ``values``; the targets are always among them.
+    whole : Whole or None
+        What the operands are some lanes of; None: they are all there are.
 
     Examples
     --------
@@ -58,8 +67,16 @@ class TrainingJudge:
     0.0
     """
 
-    def __init__(self, operands: tuple[Array, ...], axis: int, *, values: int | None = None, seed: int = 0) -> None:
-        self._operands, self._axis, self._seed = operands, axis, seed
+    def __init__(
+        self,
+        operands: tuple[Array, ...],
+        axis: int,
+        *,
+        values: int | None = None,
+        seed: int = 0,
+        whole: Whole | None = None,
+    ) -> None:
+        self._operands, self._axis, self._seed, self._whole = operands, axis, seed, whole
         self._dtype = result_dtype(operands[0].dtype)
         narrow = self._dtype.itemsize < 8
         self._wide = np.dtype(np.float64 if narrow else np.longdouble)
@@ -144,7 +161,8 @@ class TrainingJudge:
         return self._seen
 
     def _loss(self) -> Exact:
-        value = self._surprises.losses.mean().reshape(1, 1)
+        mean = self._surprises.losses.mean() if self._whole is None else self._whole.loss
+        value = np.array([[mean]], self._wide)
         return self._exact("loss", value, np.abs(value))
 
     @property
@@ -156,7 +174,8 @@ class TrainingJudge:
         return np.union1d(places, self._targets[self._sample.lane_numbers])
 
     def _gradient(self) -> Iterator[Exact]:
-        x, chosen, lanes = self._sample.whole(self._operands[0]), self._sample.lane_numbers, len(self._targets)
+        x, chosen = self._sample.whole(self._operands[0]), self._sample.lane_numbers
+        lanes = len(self._targets) if self._whole is None else self._whole.lanes
         entries = np.arange(self._sample.length)[self._places]
         step = max(1, BLOCK // self._sample.length)
         for first in range(0, len(x), step):
