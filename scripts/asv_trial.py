@@ -1,7 +1,7 @@
 """Whether `make asv` can be believed: the same sources against themselves, and against a kernel made a third slower.
 
     python scripts/asv_trial.py same        the same sources, three times: no benchmark may change, either way
-    python scripts/asv_trial.py slowdown    rows.py made 1.3 times as slow: its benchmarks regress, and no other does
+    python scripts/asv_trial.py slowdown    rows.py made 1.3 to 1.5 times as slow: its benchmarks regress, and no other does
 
 Either works in a temporary clone of the last commit, to which it adds the commit to compare; nothing of it stays. Exits
 with 1 if `asv continuous` says anything else than it should.
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Three of the seven ops: a kernel's other ops share its sums. Everything: --bench '^kernels'.
 FAMILY = r"^kernels.*\('(softmax|log_softmax|logsumexp)'"
-# Reading each lane into the panel four times instead of once; measured, 1.3 times the time of rows of 1,000. What
+# Reading each lane into the panel four times instead of once: 1.34 to 1.49 times the time of rows of 1,000. What
 # is read is the same, so that every value stays, and what is read last is used, so that the compiler keeps it.
 SLOWED = Path("softmax_numba/cpu/rows.py")
 READ = "                top, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))\n"
@@ -142,7 +142,7 @@ def slowdown(folder: Path, factor: float, bench: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trial", choices=("same", "slowdown"))
-    parser.add_argument("--factor", type=float, default=1.2, help="as of asv continuous (default: 1.2)")
+    parser.add_argument("--factor", type=float, default=1.25, help="as of asv continuous (default: 1.25)")
     parser.add_argument("--times", type=int, default=3, help="runs of the same sources (default: 3)")
     parser.add_argument("--bench", default=FAMILY, help="as of asv continuous: a regular expression")
     chosen = parser.parse_args(arguments)
