@@ -1,7 +1,7 @@
 """Whether `make asv` can be believed: the same sources against themselves, and against a kernel made a third slower.
 
     python scripts/asv_trial.py same        the same sources, three times: no benchmark may change, either way
-    python scripts/asv_trial.py slowdown    rows.py made 1.3 to 1.5 times as slow: its benchmarks regress, and no other does
+    python scripts/asv_trial.py slowdown    rows.py made 1.3 to 1.5 times as slow: its benchmarks regress, no others
 
 Either works in a temporary clone of the last commit, to which it adds the commit to compare; nothing of it stays. Exits
 with 1 if `asv continuous` says anything else than it should.

@@ -30,12 +30,12 @@ def _ours(results: Results) -> str:
 
 def _speed(results: Results) -> str:
     parts = [
-        f"{ratio_text(s.mean.median)} {s.title} (faster in {s.count('faster')} of {len(s.ratios)} cells, slower in "
-        f"{s.count('slower')})"
+        f"{ratio_text(s.mean.median)} as fast as {s.title} (faster in {s.count('faster')} of "
+        f"{len(s.ratios)} cells, slower in {s.count('slower')})"
         for s in summarise(results).standings
         if s.mean is not None
     ]
-    return f"In the geometric mean as fast as {', '.join(parts)}." if parts else ""
+    return f"In the geometric mean {', '.join(parts)}." if parts else ""
 
 
 def _bandwidth(results: Results) -> str:
