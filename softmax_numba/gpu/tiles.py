@@ -152,9 +152,12 @@ def tile(storage: str, vectors: int, threads: int, access: Access) -> Tile:
 def _shifts(vectors: int, w: int, per_word: int) -> tuple[Callable, Callable]:
     """Moves of a warp's words by ``ahead`` values towards the beginning, and back; thread 0 has the vector at the end.
 
-    Word by word, and half a word more where two values make one.
+    Every thread turns the words of each vector in a circle, so that those it needs stand where its neighbour has its
+    own, and exchanges them; half a word more where two values make one. No exchange is under a condition: where the
+    assembler cannot see that a warp's threads agree, it prepares for each to come alone, for sm_80 by a call that
+    costs two dozen registers.
     """
-    upper = np.uint32(16)
+    half = per_word - 1
     from_thread = seam.from_thread if per_word == 1 else seam.word_from_thread
 
     @device
@@ -174,75 +177,68 @@ def _shifts(vectors: int, w: int, per_word: int) -> tuple[Callable, Callable]:
         return from_thread(given, (slot + 31) & 31)
 
     @device
-    def forwards_by_one(words, slot):
+    def turn(words, j, by):
+        """Turns the words of vector j by so many to the left."""
+        k = j * w
+        if w == 2:
+            if by & 1:
+                words[k], words[k + 1] = words[k + 1], words[k]
+        else:
+            a, b, c, d = words[k], words[k + 1], words[k + 2], words[k + 3]
+            if by & 1:
+                a, b, c, d = b, c, d, a
+            if by & 2:
+                a, b, c, d = c, d, a, b
+            words[k], words[k + 1], words[k + 2], words[k + 3] = a, b, c, d
+
+    @device
+    def later(word, following, ahead):
+        """The word that begins half a word later if ``ahead`` is odd, without a branch."""
+        by = np.uint32((ahead & 1) << 4)
+        return np.uint32(word >> by) | np.uint32(np.uint32(following << np.uint32(1)) << np.uint32(np.uint32(31) - by))
+
+    @device
+    def earlier(word, previous, ahead):
+        """The reverse."""
+        by = np.uint32((ahead & 1) << 4)
+        return np.uint32(word << by) | np.uint32(np.uint32(previous >> np.uint32(1)) >> np.uint32(np.uint32(31) - by))
+
+    @device
+    def forwards(words, ahead, slot):
+        by = ahead >> half
+        for j in range(vectors + 1):
+            turn(words, j, by)
         for j in range(vectors):
-            following = from_next(words, j, 0, slot)
+            following = words[j * w]
+            if half:
+                following = from_next(words, j, 0, slot)
+            for i in range(1, w):
+                beyond = from_next(words, j, i, slot)
+                if i + by >= w:
+                    words[j * w + i] = beyond
+            if half:
+                for i in range(w - 1):
+                    words[j * w + i] = later(words[j * w + i], words[j * w + i + 1], ahead)
+                words[j * w + w - 1] = later(words[j * w + w - 1], following, ahead)
+
+    @device
+    def backwards(words, ahead, slot):
+        by = ahead >> half
+        for j in range(vectors + 1):
+            turn(words, j, w - by)
+        for n in range(vectors + 1):
+            j = vectors - n
+            previous = words[j * w]
+            if half:
+                previous = from_previous(words, j, w - 1, slot)
             for i in range(w - 1):
-                words[j * w + i] = words[j * w + i + 1]
-            words[j * w + w - 1] = following
-        for i in range(w - 1):
-            words[vectors * w + i] = words[vectors * w + i + 1]
+                before = from_previous(words, j, i, slot)
+                if i < by:
+                    words[j * w + i] = before
+            if half:
+                for i in range(w - 1):
+                    m = j * w + w - 1 - i
+                    words[m] = earlier(words[m], words[m - 1], ahead)
+                words[j * w] = earlier(words[j * w], previous, ahead)
 
-    @device
-    def backwards_by_one(words, slot):
-        for k in range(vectors + 1):
-            j = vectors - k
-            previous = from_previous(words, j, w - 1, slot)
-            for i in range(w - 1):
-                words[j * w + w - 1 - i] = words[j * w + w - 2 - i]
-            words[j * w] = previous
-
-    @device
-    def forwards_by_half(words, slot):
-        for j in range(vectors):
-            following = from_next(words, j, 0, slot)
-            for i in range(w - 1):
-                words[j * w + i] = np.uint32(words[j * w + i] >> upper) | np.uint32(words[j * w + i + 1] << upper)
-            words[j * w + w - 1] = np.uint32(words[j * w + w - 1] >> upper) | np.uint32(following << upper)
-        for i in range(w - 1):
-            k = vectors * w + i
-            words[k] = np.uint32(words[k] >> upper) | np.uint32(words[k + 1] << upper)
-
-    @device
-    def backwards_by_half(words, slot):
-        for k in range(vectors + 1):
-            j = vectors - k
-            previous = from_previous(words, j, w - 1, slot)
-            for i in range(w - 1):
-                m = j * w + w - 1 - i
-                words[m] = np.uint32(words[m] << upper) | np.uint32(words[m - 1] >> upper)
-            words[j * w] = np.uint32(words[j * w] << upper) | np.uint32(previous >> upper)
-
-    if per_word == 1:
-
-        @device
-        def forwards(words, ahead, slot):
-            while ahead > 0:
-                forwards_by_one(words, slot)
-                ahead -= 1
-
-        @device
-        def backwards(words, ahead, slot):
-            while ahead > 0:
-                backwards_by_one(words, slot)
-                ahead -= 1
-
-        return forwards, backwards
-
-    @device
-    def forwards_in_halves(words, ahead, slot):
-        if ahead & 1:
-            forwards_by_half(words, slot)
-        while ahead > 1:
-            forwards_by_one(words, slot)
-            ahead -= 2
-
-    @device
-    def backwards_in_halves(words, ahead, slot):
-        if ahead & 1:
-            backwards_by_half(words, slot)
-        while ahead > 1:
-            backwards_by_one(words, slot)
-            ahead -= 2
-
-    return forwards_in_halves, backwards_in_halves
+    return forwards, backwards
