@@ -21,6 +21,7 @@ from softmax_numba.cpu.simd import I8, I32
 CALL, TAKEN, LAST, LEAVE, END, AWAKE, PRESENT, BELL = 8, 16, 17, 24, 25, 32, 33, 48
 FUNCTION, GIVEN, UNITS, SHARES, MOST, FAILED = range(40, 46)
 NUMBERS = 64
+LOOKS_A_TURN = 256  # some microseconds
 # CALL holds the call's number, whether one may join, and in its lowest bits how many have.
 OPEN, ONE_CALL = 1 << 8, 1 << 9
 JOINED = OPEN - 1
@@ -90,6 +91,30 @@ def pause(typing):
     return types.void(), emit
 
 
+@intrinsic
+def give_way(typing):
+    """Lets another thread run that waits for this core, if there is one."""
+
+    def emit(context, builder, sig, args):
+        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@inlined
+def _wait(looks):
+    """Between two looks at a number: a moment, and now and then the core, which who is waited for may need.
+
+    A thread that wakes may be put on the core of the one that woke it. Each would then wait for the other until the
+    scheduler takes turns, milliseconds later.
+    """
+    if looks % LOOKS_A_TURN == 0:
+        give_way()
+    else:
+        pause()
+
+
 @inlined
 def _take(numbers, k):
     units, shares = numbers[UNITS], numbers[SHARES]
@@ -108,8 +133,10 @@ def lead(numbers, function, given, units, shares, most):
         _take(numbers, k)
         k += 1
     add(numbers, CALL, -OPEN)
+    looks = 0
     while look(numbers, CALL) & JOINED:
-        pause()
+        looks += 1
+        _wait(looks)
     if look(numbers, FAILED):
         raise MemoryError("no memory for a buffer")
 
@@ -151,7 +178,7 @@ def _stay_awake(numbers, patience):
                     _take(numbers, shares - 1 - add(numbers, LAST, 1))
                 add(numbers, CALL, -1)
         else:
-            pause()
+            _wait(waited)
     add(numbers, AWAKE, -1)
 
 
