@@ -53,9 +53,12 @@ def test_report_on_the_users_own_array(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process there")
 def test_ctrl_c_keeps_what_was_measured(tmp_path):
+    def hear():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background has it ignored
+
     np.save(tmp_path / "x.npy", np.zeros((2000, 1000), np.float32))
     arguments = ["--input", "x.npy", "--peers", "numpy", "--dtypes", "float32,float64,float16"]
-    process = start("report", *arguments, cwd=tmp_path)
+    process = start("report", *arguments, cwd=tmp_path, preexec_fn=hear)
     lines = []
     for line in process.stdout:
         lines.append(line)
