@@ -160,4 +160,6 @@ def plan(
     blocks = _power(-(-segments // most_warps))
     if device.clusters and blocks <= MOST_BLOCKS and not one_number:
         return Plan("cluster", access, vectors, threads, WARP * -(-segments // blocks), blocks, segments, 1, 0)
+    if device.tight:
+        alone = SHARE
     return Plan("online", access, vectors, threads, alone, 1, segments, tiles, list_bytes)
