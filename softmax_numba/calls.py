@@ -8,113 +8,73 @@ import numpy as np
 
 from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device, within_reach
-from softmax_numba.cpu import sweeps, threads
-from softmax_numba.cpu.lane import BLOCK, SOFTMAX, Operation
-from softmax_numba.cpu.plan import PARALLEL_FROM, plan
-from softmax_numba.cpu.sweeps import SHORT
-from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, name_of, result_name
+from softmax_numba.cpu import door, sweeps, threads
+from softmax_numba.cpu.lane import SOFTMAX, Operation
+from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
+from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name
 from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 
 # --- the short way ------------------------------------------------------------------
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_LAST = -1  # an axis; CPython has one object for it
+
+
+def _no_door(x: Any, out: Any) -> int:
+    return door.OTHER
 
 
 def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
     """``call(x, axis, out)``: the result for plain arrays along one axis; None for everything else.
 
-    A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: Numba
-    looks at the arrays' types anyway, and their shapes and places are compared in compiled code.
+    A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: types,
+    shapes and places are looked at in compiled code, by the door that the last call went through.
     """
-    one_number, ndarray, float32, float64 = operation.one_number, np.ndarray, _FLOAT32, _FLOAT64
-    kernel32: Any = None
-    kernel64: Any = None
-    lanes: dict[str, Any] = {}  # kernels for arrays of one axis
+    one_number, ndarray, empty = operation.one_number, np.ndarray, np.empty
+    done, refused, other, many_values, rows = door.DONE, door.REFUSED, door.OTHER, door.LARGE, door.ROWS
+    doors: dict[tuple[np.dtype, int], door.Door | None] = {}
+    last: door.Door = _no_door
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
-        nonlocal kernel32, kernel64
-        if type(x) is not ndarray or type(axis) is not int:
+        nonlocal last
+        if type(x) is not ndarray:
             return None
-        if axis != -1 and axis != x.ndim - 1:
-            return inner(x, axis, out)
-        dtype = x.dtype
-        if dtype is float32:
-            kernel, name = kernel32, "float32"
-        elif dtype is float64:
-            kernel, name = kernel64, "float64"
-        elif dtype.itemsize == 2:
-            return half(x, dtype, out)
-        else:
-            return None
-        if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
-            return large(x, name, out, -1)
-        if kernel is None:
-            kernel = sweeps.small(operation, name)
-            if dtype is float32:
-                kernel32 = kernel
-            else:
-                kernel64 = kernel
+        if axis is not _LAST and (type(axis) is not int or axis != x.ndim - 1):
+            return large(x, axis, out) if type(axis) is int and -x.ndim <= axis < x.ndim else None
         fresh = out is None
         if fresh:
-            if not x.ndim:
+            if x.size >= PARALLEL_FROM:
+                return large(x, -1, out)
+            out = empty(x.shape[:-1] if one_number else x.shape, x.dtype)
+        enter = last
+        for _ in range(3):  # of another dtype, then of another sweep
+            said = enter(x, out)
+            if said == done:
+                last = enter
+                return out[()] if fresh and one_number and not out.ndim else out
+            if said == refused:
                 return None
-            out = np.empty(x.shape[:-1] if one_number else x.shape, dtype)
-        elif type(out) is not ndarray or out.dtype is not dtype:
-            return None
-        try:
-            if x.ndim == 2:
-                done = kernel(x, out)
-            elif x.ndim == 1 and not one_number:
-                if name not in lanes:
-                    lanes[name] = sweeps.small(operation, name, "lane")
-                done = lanes[name](x, out)
-            else:
-                done = kernel(*_two_dimensional(x, out, one_number))
-            if done == SHORT:
-                kernel = sweeps.small(operation, name, "short")
-                done = kernel(x, out) if x.ndim == 2 else kernel(*_two_dimensional(x, out, one_number))
-        except TypeError:  # out is read-only or has another number of dimensions: the long way says so
-            return None
-        if not done:
-            return None
-        return out[()] if fresh and not out.ndim else out
+            if said == many_values:
+                return large(x, -1, out)
+            found = other_door(x.dtype, said)
+            if found is None:
+                return None
+            enter = found
+        return None
 
-    def half(x: np.ndarray, dtype: np.dtype, out: Any) -> np.ndarray | None:
-        """The same for 16-bit floats, which kernels know as integers."""
-        name = name_of(dtype)
-        if name not in ("float16", "bfloat16") or not dtype.isnative or not x.ndim:
-            return None
-        fresh, shape = out is None, x.shape[:-1] if one_number else x.shape
-        if fresh:
-            out = pages.empty(shape, dtype)
-        elif type(out) is not np.ndarray or out.dtype != dtype:
-            return None
-        given, result = for_kernel(x, name), for_kernel(out, name)
-        if x.size > BLOCK and (x.size >= PARALLEL_FROM or x.shape[-1] > BLOCK):
-            if large(given, name, result, -1) is None:
-                return None
-        else:
-            try:
-                views = (given, result) if x.ndim == 2 else _two_dimensional(given, result, one_number)
-                done = sweeps.small(operation, name)(*views)
-                if done == SHORT:
-                    done = sweeps.small(operation, name, "short")(*views)
-            except TypeError:
-                return None
-            if not done:
-                return None
-        return out[()] if fresh and not out.ndim else out
+    def other_door(dtype: np.dtype, said: int) -> door.Door | None:
+        kind = dtype, rows if said == other else said
+        if kind not in doors:
+            name = name_of(dtype)
+            known = name in FLOATS and dtype is dtype_of(name) and door.readable()
+            doors[kind] = door.door(operation, name, kind[1]) if known else None
+        return doors[kind]
 
-    def inner(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
-        """The same along an axis that is not the last."""
-        name = name_of(x.dtype)
-        if name not in ("float32", "float64") or not x.dtype.isnative or not -x.ndim <= axis < x.ndim:
-            return None
-        return large(x, name, out, axis)
-
-    def large(x: np.ndarray, name: str, out: Any, axis: int) -> np.ndarray | None:
+    def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""
-        shape = x.shape
+        dtype, shape = x.dtype, x.shape
+        name = name_of(dtype)
+        if name not in FLOATS or dtype is not dtype_of(name):
+            return None
         length = shape[axis]
         if not x.flags.c_contiguous or length < 2 or not x.size:
             return None
@@ -122,31 +82,22 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         wanted = before + after if one_number else shape
         fresh = out is None
         if fresh:
-            out = pages.empty(wanted, x.dtype)
+            out = pages.empty(wanted, dtype)
         else:
-            if type(out) is not ndarray or out.dtype is not x.dtype or out.shape != wanted or not out.flags.carray:
+            if type(out) is not ndarray or out.dtype is not dtype or out.shape != wanted or not out.flags.carray:
                 return None
             # Two arrays that own their memory share none; asking NumPy costs a microsecond.
             if not (out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)):
                 return None
         neighbours = math.prod(after)
-        lanes = x.reshape(-1, length, neighbours)
-        _run(operation, name, lanes, None, None, out.reshape(-1, 1 if one_number else length, neighbours))
+        lanes = for_kernel(x, name).reshape(-1, length, neighbours)
+        result = for_kernel(out, name).reshape(-1, 1 if one_number else length, neighbours)
+        many = threads.in_use() if x.size >= PARALLEL_FROM else 1
+        chosen = plan_in_c_order(*lanes.shape, lanes.itemsize, one_number, many)
+        sweeps.run(operation, chosen, name, lanes, None, None, result)
         return out[()] if fresh and not wanted else out
 
     return call
-
-
-def _two_dimensional(x: np.ndarray, out: np.ndarray, one_number: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Both with their outer axes as one: views, or no arrays at all (TypeError) where a copy would be needed."""
-    if x.ndim == 1:
-        return x[None], out[None]
-    if x.ndim == 0 or not x.flags.c_contiguous or not out.flags.c_contiguous or x.size == 0:
-        raise TypeError("no views")
-    length = x.shape[-1]
-    if out.shape != (x.shape[:-1] if one_number else x.shape):
-        raise TypeError("another shape")
-    return x.reshape(-1, length), out.reshape(-1) if one_number else out.reshape(-1, length)
 
 
 # --- the long way -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Threads that stay awake between calls: they join, and nobody depends on them."""
 
+import os
 import sys
 import threading
 import time
@@ -7,14 +8,14 @@ import time
 import numpy as np
 import pytest
 from grids import normal
-from numba import types
+from numba import njit, types
 from oracle import BFLOAT16, same_bits
 from processes import run
 
 import softmax_numba
-from softmax_numba.cpu import crew, threads
+from softmax_numba.cpu import crew, joining, threads
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, CALL, LAST, MOST
+from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, MOST, NAP, NAPS, NUMBERS
 from softmax_numba.cpu.sweeps import address_of_body
 
 pytestmark = pytest.mark.skipif(
@@ -132,6 +133,61 @@ def test_from_several_python_threads():
     for worker in workers:
         worker.join()
     assert right == [True] * 800
+
+
+def in_a_thread(work):
+    """What ``work()`` gives in a thread of its own, whose cores nobody else has chosen."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(work()))
+    thread.start()
+    thread.join()
+    (result,) = results
+    return result
+
+
+@njit(nogil=True)
+def core_after_leaving(begin):
+    joining._leave(begin)
+    return joining.core()
+
+
+def test_who_runs_where_the_leader_does_goes_elsewhere():
+    """To any other core that it may run on, on all of which it may run still; and stays if there is none."""
+
+    def leaves(cores):
+        os.sched_setaffinity(0, cores)
+        begin = os.sched_getcpu() if hasattr(os, "sched_getcpu") else core_after_leaving(5000)
+        end = core_after_leaving(begin)
+        return begin, end, os.sched_getaffinity(0)
+
+    allowed = os.sched_getaffinity(0)
+    core_after_leaving(0)
+    for _ in range(5):
+        begin, end, left = in_a_thread(lambda: leaves(allowed))
+        assert begin != end
+        assert {begin, end} <= left == allowed
+    for only in allowed:
+        assert in_a_thread(lambda only=only: leaves({only})) == (only, only, {only})
+
+
+def test_who_cannot_go_elsewhere_naps_and_gives_up():
+    """Its core is the leader's: there is nothing to win by staying awake."""
+    serve, (only, *_) = crew._server(), os.sched_getaffinity(0)
+
+    def awake(leader):
+        os.sched_setaffinity(0, {only})
+        numbers = np.zeros(NUMBERS, np.int64)
+        numbers[CORE] = leader
+        begin = time.perf_counter()
+        serve(numbers, 100_000, 1)
+        assert numbers[AWAKE] == 0
+        return time.perf_counter() - begin, time.thread_time()
+
+    alone, _ = in_a_thread(lambda: awake(0))
+    elsewhere, _ = in_a_thread(lambda: awake(1 + only + 1))
+    beside, used = in_a_thread(lambda: awake(1 + only))
+    assert beside >= NAPS * NAP * 1e-6
+    assert used < 0.5 * min(alone, elsewhere)
 
 
 LOOP = """

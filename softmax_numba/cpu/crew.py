@@ -61,6 +61,7 @@ class _Crew:
         self.spin = _spin() if _LIBRARY is not None and _LIBRARY.sem_init(self.bell, 0, 0) == 0 else 0.0
         self.leads = threading.Lock()
         self.members = 0
+        self.most = 1  # threads that are of use, the caller's among them
         self.ended = -1.0
 
     def wake(self, most: int) -> None:
@@ -111,7 +112,10 @@ def together(operands: tuple[types.Type, ...], body: int, units: int, past_cache
         if time.perf_counter() - crew.ended >= crew.spin or not crew.leads.acquire(False):
             return False
         try:
-            many = min(threads.in_use(), cores(), MOST_MEMBERS + 1)
+            many = threads.in_use()
+            if crew.seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most:  # asking takes a microsecond
+                crew.most = min(cores(), MOST_MEMBERS + 1)
+            many = min(many, crew.most)
             crew.wake(many - 1)
             if not leads:
                 leads.append(leader(operands))

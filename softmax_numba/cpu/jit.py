@@ -9,16 +9,19 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _TASK = ir.FunctionType(_I64, [ir.IntType(8).as_pointer(), _I64, _I64])
 
 
-def compiled(function, name, parallel=False, body=False):
+def compiled(function, name, parallel=False, body=False, nogil=True):
     """The function compiled under a name of its own: symbols are named after functions, and a kernel that was read
     from disk must not meet another of the same name. A ``body`` is called by its address only."""
     function.__name__ = function.__qualname__ = name
     wrappers = {"no_cpython_wrapper": body, "no_cfunc_wrapper": True}
-    return njit(nogil=True, parallel=parallel, error_model="numpy", **wrappers)(function)
+    return njit(nogil=nogil, parallel=parallel, error_model="numpy", **wrappers)(function)
 
 
-def _called(returns, kinds, address):
-    """A call, in Numba's calling convention, of the compiled function that ``address(builder, type, args)`` gives."""
+def _called(returns, kinds, address, tried=False):
+    """A call, in Numba's calling convention, of the compiled function that ``address(builder, type, args)`` gives.
+
+    Its errors are the caller's, unless it is ``tried``: then the result is whether it failed.
+    """
     kinds = [types.unliteral(kind) for kind in kinds]
 
     def emit(context, builder, sig, args):
@@ -26,11 +29,13 @@ def _called(returns, kinds, address):
         values = [context.cast(builder, *one) for one in zip(values, given, kinds, strict=True)]
         function = address(builder, context.call_conv.get_function_type(returns, kinds), args)
         status, result = context.call_conv.call_function(builder, function, returns, kinds, values)
+        if tried:
+            return status.is_error
         with cgutils.if_unlikely(builder, status.is_error):
             context.call_conv.return_status_propagate(builder, status)
         return result
 
-    return returns(*kinds), emit
+    return (types.boolean if tried else returns)(*kinds), emit
 
 
 def _at_address(returns, address, *kinds):
@@ -67,7 +72,7 @@ def named(symbol, address):
     binding.add_symbol(symbol, address)
 
 
-def body_named(symbol):
+def body_named(symbol, tried=False):
     """:func:`call_body` of a sweep that has a name: the caller is compiled for it alone and is given no address."""
 
     @intrinsic
@@ -75,9 +80,14 @@ def body_named(symbol):
         def known(builder, kind, args):
             return cgutils.get_or_insert_function(builder.module, kind, symbol)
 
-        return _called(types.none, (x, mask, temperature, out, first, last, past_cache), known)
+        return _called(types.none, (x, mask, temperature, out, first, last, past_cache), known, tried)
 
     return call
+
+
+def tried_body(symbol):
+    """The same, with whether the sweep failed as its result."""
+    return body_named(symbol, tried=True)
 
 
 @intrinsic

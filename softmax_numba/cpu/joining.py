@@ -15,13 +15,14 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import as_task, call_body, call_task
-from softmax_numba.cpu.simd import I8, I32
+from softmax_numba.cpu.simd import I8, I32, I64
 
 # Where what stands; what several threads write has a cache line of its own.
 CALL, TAKEN, LAST, LEAVE, END, AWAKE, PRESENT, BELL = 8, 16, 17, 24, 25, 32, 33, 48
-FUNCTION, GIVEN, UNITS, SHARES, MOST, FAILED = range(40, 46)
+FUNCTION, GIVEN, UNITS, SHARES, MOST, FAILED, CORE = range(40, 47)
 NUMBERS = 64
 LOOKS_A_TURN = 256  # some microseconds
+NAP, NAPS = 50, 4  # microseconds, and how many of them use up a member's patience
 # CALL holds the call's number, whether one may join, and in its lowest bits how many have.
 OPEN, ONE_CALL = 1 << 8, 1 << 9
 JOINED = OPEN - 1
@@ -91,15 +92,51 @@ def pause(typing):
     return types.void(), emit
 
 
+def _called(name, *arguments):
+    """Compiles to a call of the C library with these 32-bit numbers."""
+
+    @intrinsic
+    def call(typing):
+        def emit(context, builder, sig, args):
+            values = [ir.Constant(I32, value) for value in arguments]
+            function = ir.FunctionType(I32, [value.type for value in values])
+            found = builder.call(cgutils.get_or_insert_function(builder.module, function, name), values)
+            return builder.sext(found, I64)
+
+        return types.int64(), emit
+
+    return call
+
+
+give_way = _called("sched_yield")  # to another thread that waits for this core, if there is one
+core = _called("sched_getcpu")  # on which this thread runs
+_nap = _called("usleep", NAP)
+
+_MASK = ir.ArrayType(I64, 16)  # of 1024 cores, the C library's cpu_set_t
+_AFFINITY = ir.FunctionType(I32, [I32, I64, _MASK.as_pointer()])
+
+
 @intrinsic
-def give_way(typing):
-    """Lets another thread run that waits for this core, if there is one."""
+def _leave(typing, core):
+    """Has this thread run on another of the cores that it may run on, if there is one."""
 
     def emit(context, builder, sig, args):
-        builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, []), "sched_yield"), [])
+        names = "sched_getaffinity", "sched_setaffinity"
+        ask, set_to = (cgutils.get_or_insert_function(builder.module, _AFFINITY, name) for name in names)
+        allowed, others = (cgutils.alloca_once(builder, _MASK) for _ in range(2))
+        this_thread, size = ir.Constant(I32, 0), ir.Constant(I64, 128)
+        known = builder.icmp_signed("==", builder.call(ask, [this_thread, size, allowed]), this_thread)
+        within = builder.icmp_unsigned("<", args[0], ir.Constant(I64, 1024))
+        with builder.if_then(builder.and_(known, within)):
+            builder.store(builder.load(allowed), others)
+            place = builder.gep(others, [ir.Constant(I64, 0), builder.lshr(args[0], ir.Constant(I64, 6))])
+            bit = builder.shl(ir.Constant(I64, 1), builder.and_(args[0], ir.Constant(I64, 63)))
+            builder.store(builder.and_(builder.load(place), builder.not_(bit)), place)
+            builder.call(set_to, [this_thread, size, others])  # refused, with nothing done, if there is no other
+            builder.call(set_to, [this_thread, size, allowed])
         return context.get_dummy_value()
 
-    return types.void(), emit
+    return types.void(types.int64), emit
 
 
 @inlined
@@ -127,6 +164,7 @@ def lead(numbers, function, given, units, shares, most):
     """Carries out a task together with at most ``most`` of those who are awake."""
     numbers[FUNCTION], numbers[GIVEN], numbers[UNITS], numbers[SHARES] = function, given, units, shares
     numbers[MOST], numbers[FAILED], numbers[TAKEN], numbers[LAST] = most, 0, 0, 0
+    numbers[CORE] = 1 + core()  # 0: unknown
     tell(numbers, CALL, look(numbers, CALL) + ONE_CALL + OPEN)
     k = 0
     while add(numbers, TAKEN, 1) < shares:
@@ -177,6 +215,13 @@ def _stay_awake(numbers, patience):
                 while add(numbers, TAKEN, 1) < shares:
                     _take(numbers, shares - 1 - add(numbers, LAST, 1))
                 add(numbers, CALL, -1)
+        elif waited % LOOKS_A_TURN == 0 and 1 + core() == look(numbers, CORE):
+            # Woken where the leader runs, and who stays awake is left there even when another core is free. Who wakes
+            # up may be put on that one; if not, there is a way to insist.
+            _nap()
+            waited += patience // NAPS
+            if 1 + core() == look(numbers, CORE):
+                _leave(core())
         else:
             _wait(waited)
     add(numbers, AWAKE, -1)

@@ -8,25 +8,22 @@ the same for all operations and sweeps, once for all of them. Numba would compil
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import prange, types
 
 from softmax_numba.cpu import crew, threads
-from softmax_numba.cpu.arrays import apart, as_columns, as_lane, as_lanes, place, start_of
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
-from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import body_named, call_body, call_long_body, compiled, named
+from softmax_numba.cpu.jit import call_body, call_long_body, compiled
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
-from softmax_numba.cpu.memory import address_of, number_at, put
-from softmax_numba.cpu.plan import FEWEST_SHORT, Plan, longest_short
+from softmax_numba.cpu.plan import Plan
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.shallow import shallow_columns
-from softmax_numba.cpu.short import short_rows, short_tiles_of, vectors_in_short_tile
+from softmax_numba.cpu.short import short_rows, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
@@ -205,79 +202,5 @@ def _turned(call: Callable[..., None]) -> Callable[..., None]:
     return turned
 
 
-@inlined
-def settle_certain(x, out):
-    """Softmax of lanes of one value: 1, or NaN beside an infinite one."""
-    for o in range(x.shape[0]):
-        value = number_at(place(x, o, 0, 0), 0)
-        put(place(out, o, 0, 0), 0, 1.0 if value - value == 0.0 else np.nan)
-
-
-# What a small kernel says: nothing was done, done, or that many lanes this short have a kernel of their own.
-REFUSED, DONE, SHORT = range(3)
-
-
-@once
-def small(
-    operation: Operation, storage: str, form: Literal["rows", "short", "lane"] = "rows"
-) -> Callable[[np.ndarray, np.ndarray], int]:
-    """The serial sweep over rows as ``kernel(x, out)`` for a 2-D x and lanes of 1 to ``BLOCK`` values.
-
-    ``out`` has x's shape, or shape (lanes,) where the operation gives one number a lane. ``REFUSED``, and nothing
-    done, where that does not hold, or where the two overlap otherwise than in the same places. ``SHORT``, and nothing
-    done, where the kernel of the form ``"short"`` is faster. One of the form ``"lane"`` takes a 1-D x and out.
-
-    It knows its body by name: an address among the arguments would cost a call on ten numbers a tenth of its time.
-    """
-    arrays, one_number = Arrays(storage_of(storage), False, False), operation.one_number
-    certain = operation.maps_exponentials  # of one value, whose exponential over itself need not be 1
-    short, sweep = form == "short", "short" if form == "short" else "rows"
-    symbol = f"softmax_numba.{operation.name}.{sweep}.{storage}"
-    named(symbol, body_of(operation, sweep, arrays))
-    body = body_named(symbol)
-    itemsize = dtype_of(storage).itemsize
-    longest, per_vector = longest_short(itemsize), 64 // arrays.compute.itemsize
-
-    def rows_of(x, out):
-        lanes, length = x.shape
-        if not 1 <= length <= BLOCK or lanes == 0 or out.shape[0] != lanes:
-            return REFUSED
-        if one_number:
-            if not apart(x, out):
-                return REFUSED
-        else:
-            same = address_of(start_of(x), 0) == address_of(start_of(out), 0) and x.strides == out.strides
-            if out.shape[1] != length or out.strides[1] == 0 or not (same or apart(x, out)):
-                return REFUSED
-        if out.strides[0] == 0 and lanes > 1:
-            return REFUSED
-        if length == 1 and certain:
-            settle_certain(as_lanes(x), as_lanes(out))
-            return DONE
-        if short:
-            per_tile = vectors_in_short_tile(length, per_vector) * per_vector
-            tiles = (lanes + per_tile - 1) // per_tile
-            body(as_columns(x), None, None, as_columns(out), 0, tiles, False)
-            return DONE
-        side_by_side = x.strides[1] == x.itemsize and (one_number or out.strides[1] == out.itemsize)
-        if length <= longest and lanes >= FEWEST_SHORT and side_by_side:
-            return SHORT
-        body(as_lanes(x), None, None, as_lanes(out), 0, lanes, False)
-        return DONE
-
-    def lane_of(x, out):
-        length = x.shape[0]
-        same = address_of(start_of(x), 0) == address_of(start_of(out), 0) and x.strides == out.strides
-        if not 1 <= length <= BLOCK or out.shape[0] != length or out.strides[0] == 0 or not (same or apart(x, out)):
-            return REFUSED
-        if length == 1 and certain:
-            settle_certain(as_lane(x), as_lane(out))
-        else:
-            body(as_lane(x), None, None, as_lane(out), 0, 1, False)
-        return DONE
-
-    axes = 1 if form == "lane" else 2
-    x = types.Array(arrays.storage, axes, "A", readonly=True)
-    out = types.Array(arrays.storage, 1 if one_number else axes, "A")
-    name = f"{operation.name}-small" + ("" if form == "rows" else f"-{form}")
-    return compiled_for(compiled(lane_of if form == "lane" else rows_of, name.replace("-", "_")), name, (x, out))
+# What a small kernel says: nothing was done, or done.
+REFUSED, DONE = range(2)

@@ -33,6 +33,7 @@ _door = threading.Condition()  # its lock may be taken twice: a signal handler m
 _inside: set[int] = set()  # Python threads in a parallel call
 _forks = 0  # how many are waiting or under way
 _serial_only = False
+_started = False  # what Numba has chosen stays
 _forked = False
 
 
@@ -71,7 +72,8 @@ def available() -> int:
 
 def in_use() -> int:
     """How many threads a call made now uses: ``numba.set_num_threads`` of this thread, 1 where only serial is safe."""
-    _start()
+    if not _started:
+        _start()
     if _serial_only or (_forked and layer() == "omp"):
         return 1
     return int(_numba_threads._get_num_threads())  # the public function takes two locks first: 0.7 µs
@@ -125,9 +127,11 @@ def run(parallel: Callable[..., object], *arguments: object) -> bool:
 
 def _start() -> None:
     """Has Numba choose and start its threading layer, unless that is done."""
+    global _started
     if layer() is None:
         with _openmp_threads_kept(), _start_method_kept():
             numba.get_num_threads()
+    _started = True
 
 
 @contextlib.contextmanager
