@@ -16,14 +16,14 @@ from softmax_numba.bench.run import start_threads
 from softmax_numba.bench.timing import Budget, interleaved, ratio
 from softmax_numba.bench.workloads import OPS, TRAINING_OPS, WORKLOADS
 
-# Of each workload so much of the first axis as stays in the second cache: one for each sweep, and two single calls.
+# Of each workload so much of the first axis as stays in the second cache: one for each sweep, and a single call. Of one
+# on ten numbers nine tenths are Python's, and in one process in ten those take a third longer: calls.py has that.
 _PARTS = {
     "classifier-head": 64,
     "gpt2-vocabulary": 2,
     "router": 8192,
     "segmentation": 1,
     "mixture": 4096,
-    "single-1x10": 1,
     "single-16x100": 16,
 }
 _LOSSES = [op for op in TRAINING_OPS if not op.startswith("linear_")]

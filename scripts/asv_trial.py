@@ -1,7 +1,7 @@
-"""Whether `make asv` can be believed: the same sources against themselves, and against a kernel made a third slower.
+"""Whether `make asv` can be believed: the same sources against themselves, and against a kernel made 30 % slower.
 
     python scripts/asv_trial.py same        the same sources, three times: no benchmark may change, either way
-    python scripts/asv_trial.py slowdown    rows.py made 1.3 to 1.5 times as slow: its benchmarks regress, no others
+    python scripts/asv_trial.py slowdown    rows.py made 30 % slower: its benchmarks regress, and no others
 
 Either works in a temporary clone of the last commit, to which it adds the commit to compare; nothing of it stays. Exits
 with 1 if `asv continuous` says anything else than it should.
@@ -20,20 +20,23 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Three of the seven ops: a kernel's other ops share its sums. Everything: --bench '^kernels'.
 FAMILY = r"^kernels.*\('(softmax|log_softmax|logsumexp)'"
-# Reading each lane into the panel four times instead of once: 1.34 to 1.49 times the time of rows of 1,000. What
-# is read is the same, so that every value stays, and what is read last is used, so that the compiler keeps it.
+# Of every seven lanes three are computed once more: 30 % fewer a second, on any machine, and the same results.
 SLOWED = Path("softmax_numba/cpu/rows.py")
-READ = "                top, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))\n"
-READ_AGAIN = """\
-                for _ in range(3):
-                    again, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))
-                    top = larger(top, again)
+BODY = """\
+    return compiled(sweep, f"{operation.name}_rows", body=True)
 """
-IMPORT = "from softmax_numba.cpu.scales import"
-IMPORT_MORE = "from softmax_numba.cpu.simd import larger\n"
-# Whose benchmarks must be caught: nearly all of their time is that of the sweep. The others that take this sweep are
-# single calls, of which it is a part: they may be caught.
-CAUGHT, ALLOWED = "classifier-head", ("single-1x10", "single-16x100", "mixture")
+SLOWER_BODY = """\
+    once = compiled(sweep, f"{operation.name}_rows_once", body=True)
+
+    def some_twice(x, mask, temperature, out, first, last, past_cache):
+        once(x, mask, temperature, out, first, last, past_cache)
+        once(x, mask, temperature, out, first, first + (last - first) * 3 // 7, past_cache)
+
+    return compiled(some_twice, f"{operation.name}_rows", body=True)
+"""
+# Whose benchmarks must be caught: nearly all of their time is that of the sweep. Of a single call it is a part, which
+# may be caught.
+CAUGHT, ALLOWED = "classifier-head", ("single-16x100",)
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,9 @@ def clone_with(folder: Path, change: bool) -> None:
     if change:
         path = folder / SLOWED
         text = path.read_text()
-        if text.count(READ) != 1 or text.count(IMPORT) != 1:
-            raise SystemExit(f"{SLOWED} no longer has the line that is to be slowed down: {READ.strip()}")
-        path.write_text(text.replace(READ, READ + READ_AGAIN).replace(IMPORT, IMPORT_MORE + IMPORT))
+        if text.count(BODY) != 1:
+            raise SystemExit(f"{SLOWED} no longer has the line that is to be slowed down: {BODY.strip()}")
+        path.write_text(text.replace(BODY, SLOWER_BODY))
     git("commit", "--quiet", "--all", "--allow-empty", "--message", "slower" if change else "the same")
 
 
