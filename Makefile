@@ -18,7 +18,7 @@ GPU_ARCH ?= sm_90
 # From which commit on `make asv` looks for a change, from which factor on it calls it one (`make asv-same` shows why),
 # and by which benchmarks: ratios within one process. Times of different processes differ by more on a shared machine.
 ASV_BASE ?= main
-ASV_FACTOR ?= 1.25
+ASV_FACTOR ?= 1.3
 ASV_BENCH ?= ^kernels
 ASV_COMMITS ?= 10
 
@@ -58,7 +58,7 @@ help:  ## Show this list
 	@echo '  PYTEST_ARGS="-k axis"    options of: pytest'
 	@echo '  GPU_PYTHON=python3       what runs `make gpu`, with PyTorch and Numba in it (default: $(VENV), installed into)'
 	@echo '  GPU_ARGS="--resume"      options of: python -m softmax_numba.bench.gpu; GPU_ARCH=sm_90, GPU_KERNELS=.gpu-kernels'
-	@echo '  ASV_BASE=HEAD~1          what `make asv` compares with (default: main); ASV_FACTOR=1.25, ASV_BENCH=Latency'
+	@echo '  ASV_BASE=HEAD~1          what `make asv` compares with (default: main); ASV_FACTOR=1.3, ASV_BENCH=Latency'
 
 report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machine; prints the table and the page's path
 	$(VENV)/bin/softmax-numba report $(REPORT_ARGS)

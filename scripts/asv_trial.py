@@ -145,7 +145,7 @@ def slowdown(folder: Path, factor: float, bench: str) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trial", choices=("same", "slowdown"))
-    parser.add_argument("--factor", type=float, default=1.25, help="as of asv continuous (default: 1.25)")
+    parser.add_argument("--factor", type=float, default=1.3, help="as of asv continuous (default: 1.3)")
     parser.add_argument("--times", type=int, default=3, help="runs of the same sources (default: 3)")
     parser.add_argument("--bench", default=FAMILY, help="as of asv continuous: a regular expression")
     chosen = parser.parse_args(arguments)
