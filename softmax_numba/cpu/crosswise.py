@@ -4,13 +4,17 @@ Halving one vector over and over keeps few places busy and every step waits for 
 halved together: their lower halves side by side meet their upper halves, and four steps turn sixteen vectors into one
 that holds sixteen results. Each result is computed in the order in which its vector alone would be halved. The vectors
 stand one after the other in memory, the first at the start of a cache line.
+
+Where there are fewer lanes than places, whatever stands behind them is reduced too, and its result replaced by 1: left
+as it is, half of a pointer looks like a subnormal number, and each operation on one costs some processors 150 cycles.
 """
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.simd import I32, larger_of, vector_of
+from softmax_numba.cpu.memory import first_places
+from softmax_numba.cpu.simd import I32, I64, larger_of, repeat, vector_of
 from softmax_numba.cpu.sums import exact_sum_of_pairs
 
 
@@ -59,15 +63,22 @@ def _rows_at(builder, pointer, kind, first, parts=1):
     return [tuple(vector(parts * row + part) for part in range(parts)) for row in rows]
 
 
+def _of_lanes(builder, value, count, otherwise=1.0):
+    """A vector's first ``count`` places, and a number in all others."""
+    others = repeat(value.type, otherwise)
+    return builder.select(first_places(builder, count, value.type.count), value, others)
+
+
 def _each(combine):
     @intrinsic
-    def reduction(typing, pointer):
+    def reduction(typing, pointer, count):
         vector = vector_of(pointer.dtype)
 
         def emit(context, builder, sig, args):
-            return _folded(builder, _rows_at(builder, args[0], vector.llvm, 0), combine)[0]
+            reduced = _folded(builder, _rows_at(builder, args[0], vector.llvm, 0), combine)[0]
+            return _of_lanes(builder, reduced, args[1])
 
-        return vector(pointer), emit
+        return vector(pointer, types.intp), emit
 
     return reduction
 
@@ -94,15 +105,19 @@ def note_total(typing, pointer, row, like, total):
 
 
 @intrinsic
-def totals_of_each(typing, pointer, like):
-    """The sums that stand at ``pointer``, a lane each, as a running sum of vectors like ``like``."""
+def totals_of_each(typing, pointer, like, count):
+    """The ``count`` sums that stand at ``pointer``, a lane each, as a running sum of vectors like ``like``."""
     vector = vector_of(types.float64)
 
     def emit(context, builder, sig, args):
         if like.element == types.float32:
-            parts = [_folded(builder, _rows_at(builder, args[0], vector.llvm, first), _sum)[0] for first in (0, 8)]
+            parts = []
+            for first in (0, 8):
+                sums = _folded(builder, _rows_at(builder, args[0], vector.llvm, first), _sum)[0]
+                parts.append(_of_lanes(builder, sums, builder.sub(args[2], ir.Constant(I64, first))))
         else:
-            parts = _folded(builder, _rows_at(builder, args[0], vector.llvm, 0, parts=2), _exact_sum)
+            high, low = _folded(builder, _rows_at(builder, args[0], vector.llvm, 0, parts=2), _exact_sum)
+            parts = [_of_lanes(builder, high, args[2]), _of_lanes(builder, low, args[2], 0.0)]
         return context.make_tuple(builder, sig.return_type, parts)
 
-    return types.UniTuple(vector, 2)(pointer, like), emit
+    return types.UniTuple(vector, 2)(pointer, like, types.intp), emit

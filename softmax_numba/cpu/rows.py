@@ -210,6 +210,14 @@ def rows(operation, compute):
         waiting = nothing_waiting(place(out, first, 0, 0))
         if in_one:
             waiting = waiting_for(out, waiting.target, group * length)
+        # What is computed of no lane, because four vectors or sixteen lanes are taken at once: of some number, since
+        # half of a pointer that was left there would be a subnormal one (crosswise.py).
+        for r in range(group, (group + 3) // 4 * 4 if vectors <= 2 else group):
+            for i in range(vectors):
+                store(panel, (r * vectors + i) * width, filled(panel, 0.0))
+        if temperature is not None:
+            for r in range(group, (group + width - 1) // width * width):
+                note_scale(notes.scales, r, 1.0)
         for begin in range(first, last, group):
             count = min(group, last - begin)
             start = begin // inner
@@ -225,7 +233,7 @@ def rows(operation, compute):
                     o, j = o + 1, 0
 
             for r in range(0, count, width):
-                top = largest_of_each(moved(tops, r * width))
+                top = largest_of_each(moved(tops, r * width), count - r)
                 ref = reference(safe_top(top), scale_for(notes.scales, r, width, temperature))
                 store(notes.top, r, top)
                 store(notes.shift, r, ref.shift)
@@ -239,8 +247,8 @@ def rows(operation, compute):
 
             for r in range(0, count, width):
                 top, scale = load(notes.top, r), scale_for(notes.scales, r, width, temperature)
-                tied = sum_of_each(moved(ties, r * width)) if counts_ties else top
-                total = totals_of_each(moved(totals, r * doubles), top)
+                tied = sum_of_each(moved(ties, r * width), count - r) if counts_ties else top
+                total = totals_of_each(moved(totals, r * doubles), top, count - r)
                 factor, peak, log_sum, result = settle(top, tied, total, scale)
                 store(notes.factor, r, factor)
                 store(notes.peak, r, peak)
