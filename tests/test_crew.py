@@ -15,7 +15,7 @@ from processes import run
 import softmax_numba
 from softmax_numba.cpu import crew, joining, threads
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, MOST, NAP, NAPS, NUMBERS
+from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, LEAVE, MOST, NAP, NAPS, NUMBERS
 from softmax_numba.cpu.sweeps import address_of_body
 
 pytestmark = pytest.mark.skipif(
@@ -170,24 +170,41 @@ def test_who_runs_where_the_leader_does_goes_elsewhere():
         assert in_a_thread(lambda only=only: leaves({only})) == (only, only, {only})
 
 
+def awake(leader, patience=10**12):
+    """A member on one core, whose leader was last seen on ``leader`` (-1: unknown); its thread, its numbers."""
+    numbers = np.zeros(NUMBERS, np.int64)
+    numbers[CORE] = 1 + leader
+    serve = crew._server()
+
+    def work():
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        serve(numbers, patience, 1)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread, numbers
+
+
 def test_who_cannot_go_elsewhere_naps_and_gives_up():
-    """Its core is the leader's: there is nothing to win by staying awake."""
-    serve, (only, *_) = crew._server(), os.sched_getaffinity(0)
+    """Its core is the leader's: there is nothing to win by staying awake, for days here."""
+    thread, numbers = awake(min(os.sched_getaffinity(0)))
+    thread.join(60)
+    gave_up = not thread.is_alive()
+    numbers[LEAVE] = 1
+    assert gave_up
+    assert numbers[AWAKE] == 0
 
-    def awake(leader):
-        os.sched_setaffinity(0, {only})
-        numbers = np.zeros(NUMBERS, np.int64)
-        numbers[CORE] = leader
-        begin = time.perf_counter()
-        serve(numbers, 100_000, 1)
-        assert numbers[AWAKE] == 0
-        return time.perf_counter() - begin, time.thread_time()
 
-    alone, _ = in_a_thread(lambda: awake(0))
-    elsewhere, _ = in_a_thread(lambda: awake(1 + only + 1))
-    beside, used = in_a_thread(lambda: awake(1 + only))
-    assert beside >= NAPS * NAP * 1e-6
-    assert used < 0.5 * min(alone, elsewhere)
+@pytest.mark.parametrize("known", [True, False])
+def test_who_is_alone_on_its_core_stays(known):
+    """Ten times as long as who naps; where the leader's core is not known, too."""
+    thread, numbers = awake(max(os.sched_getaffinity(0)) + 1 if known else -1)
+    thread.join(10 * NAPS * NAP * 1e-6 + 0.1)
+    stayed = thread.is_alive()
+    numbers[LEAVE] = 1
+    thread.join()
+    assert stayed
+    assert numbers[AWAKE] == 0
 
 
 LOOP = """
