@@ -19,6 +19,12 @@ from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 _LAST = -1  # an axis; CPython has one object for it
 
 
+def _plain(dtype: np.dtype) -> str:
+    """The name of a float dtype as NumPy has it, in this machine's byte order and without metadata; else none."""
+    name = name_of(dtype)
+    return name if name in FLOATS and dtype is dtype_of(name) else ""
+
+
 def _no_door(x: Any, out: Any) -> int:
     return door.OTHER
 
@@ -30,7 +36,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     shapes and places are looked at in compiled code, by the door that the last call went through.
     """
     one_number, ndarray, empty = operation.one_number, np.ndarray, np.empty
-    done, refused, other, many_values, rows = door.DONE, door.REFUSED, door.OTHER, door.LARGE, door.ROWS
+    done, refused, other, many_values, rows = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE, door.ROWS
     doors: dict[tuple[np.dtype, int], door.Door | None] = {}
     last: door.Door = _no_door
 
@@ -64,16 +70,15 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     def other_door(dtype: np.dtype, said: int) -> door.Door | None:
         kind = dtype, rows if said == other else said
         if kind not in doors:
-            name = name_of(dtype)
-            known = name in FLOATS and dtype is dtype_of(name) and door.readable()
-            doors[kind] = door.door(operation, name, kind[1]) if known else None
+            name = _plain(dtype)
+            doors[kind] = door.door(operation, name, kind[1]) if name and door.readable() else None
         return doors[kind]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""
         dtype, shape = x.dtype, x.shape
-        name = name_of(dtype)
-        if name not in FLOATS or dtype is not dtype_of(name):
+        name = _plain(dtype)
+        if not name:
             return None
         length = shape[axis]
         if not x.flags.c_contiguous or length < 2 or not x.size:

@@ -145,6 +145,9 @@ def in_a_thread(work):
     return result
 
 
+NO_CORE = 5000
+
+
 @njit(nogil=True)
 def core_after_leaving(begin):
     joining._leave(begin)
@@ -156,12 +159,11 @@ def test_who_runs_where_the_leader_does_goes_elsewhere():
 
     def leaves(cores):
         os.sched_setaffinity(0, cores)
-        begin = os.sched_getcpu() if hasattr(os, "sched_getcpu") else core_after_leaving(5000)
+        begin = core_after_leaving(NO_CORE)
         end = core_after_leaving(begin)
         return begin, end, os.sched_getaffinity(0)
 
     allowed = os.sched_getaffinity(0)
-    core_after_leaving(0)
     for _ in range(5):
         begin, end, left = in_a_thread(lambda: leaves(allowed))
         assert begin != end

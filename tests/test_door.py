@@ -1,5 +1,6 @@
 """The door of small calls: what it takes, what it leaves to others, and that both come to the same bits."""
 
+import dataclasses
 import itertools
 import sys
 import threading
@@ -7,11 +8,13 @@ import threading
 import numpy as np
 import pytest
 from grids import layouts, no_warnings, normal
+from numba import types
 from oracle import BFLOAT16, same_bits
 
 import softmax_numba
 from softmax_numba import calls
 from softmax_numba.cpu import door, sweeps
+from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM
 
@@ -49,7 +52,7 @@ def taken(monkeypatch):
 
         def watched(x, out):
             said = enter(x, out)
-            if said == door.DONE:
+            if said == sweeps.DONE:
                 found["forms"].append(form)
             return said
 
@@ -136,7 +139,7 @@ def test_what_is_refused():
     """Everything that a door does not know is left untouched, and said so."""
     x, out = normal((4, 6), np.float32), np.full((4, 6), 7, np.float32)
     enter = door.door(SOFTMAX, "float32", door.ROWS)
-    assert enter(x, out) == door.DONE
+    assert enter(x, out) == sweeps.DONE
     out[...] = 7
     read_only = out.copy()
     read_only.flags.writeable = False
@@ -144,7 +147,7 @@ def test_what_is_refused():
     of_others = x.astype(np.float64), x.astype(">f4"), x.astype(tagged), np.ma.array(x)
     for other in (None, 3, [1.0], "x", object(), *of_others):
         assert enter(other, out) == door.OTHER
-        assert enter(x, other) == door.REFUSED
+        assert enter(x, other) == sweeps.REFUSED
     whole = np.zeros(100, np.uint8)
     unaligned = whole[1:97].view(np.float32).reshape(4, 6)
     wrong = {
@@ -158,21 +161,21 @@ def test_what_is_refused():
         "one place for a row": np.lib.stride_tricks.as_strided(out, (4, 6), (24, 0)),
     }
     for what, target in wrong.items():
-        assert enter(x, target) == door.REFUSED, what
+        assert enter(x, target) == sweeps.REFUSED, what
     assert (out == 7).all()
     assert not whole.any()
-    assert enter(unaligned, out) == door.REFUSED
-    assert enter(np.zeros((0, 6), np.float32), np.zeros((0, 6), np.float32)) == door.REFUSED
-    assert enter(np.zeros((4, 0), np.float32), np.zeros((4, 0), np.float32)) == door.REFUSED
-    assert enter(np.zeros((), np.float32), np.zeros((), np.float32)) == door.REFUSED
+    assert enter(unaligned, out) == sweeps.REFUSED
+    assert enter(np.zeros((0, 6), np.float32), np.zeros((0, 6), np.float32)) == sweeps.REFUSED
+    assert enter(np.zeros((4, 0), np.float32), np.zeros((4, 0), np.float32)) == sweeps.REFUSED
+    assert enter(np.zeros((), np.float32), np.zeros((), np.float32)) == sweeps.REFUSED
     three = np.zeros((2, 3, 4), np.float32)
-    assert enter(three, three.copy()) == door.DONE
-    assert enter(three.transpose(1, 0, 2), np.zeros((3, 2, 4), np.float32)) == door.REFUSED
-    assert enter(np.zeros((3, 2, 4), np.float32), three.transpose(1, 0, 2)) == door.REFUSED
+    assert enter(three, three.copy()) == sweeps.DONE
+    assert enter(three.transpose(1, 0, 2), np.zeros((3, 2, 4), np.float32)) == sweeps.REFUSED
+    assert enter(np.zeros((3, 2, 4), np.float32), three.transpose(1, 0, 2)) == sweeps.REFUSED
     room = np.zeros(25, np.float32)
     a = room[:24].reshape(4, 6)
     for target in (room[1:].reshape(4, 6), a[::-1], a[:, ::-1]):
-        assert enter(a, target) == door.REFUSED
+        assert enter(a, target) == sweeps.REFUSED
     for arguments in ((), (x,), (x, out, out)):
         with pytest.raises(TypeError):
             enter(*arguments)
@@ -234,7 +237,7 @@ def test_python_runs_on_beside_long_sweeps(length, released):
     x = np.zeros((1, length), np.float32)
     out = np.empty_like(x)
     enter = door.door(SOFTMAX, "float32", door.BLOCKS if length > BLOCK else door.ROWS)
-    assert enter(x, out) == door.DONE
+    assert enter(x, out) == sweeps.DONE
     before, go, ran = sys.getswitchinterval(), threading.Event(), []
 
     def beside():
@@ -254,3 +257,25 @@ def test_python_runs_on_beside_long_sweeps(length, released):
     finally:
         sys.setswitchinterval(before)
         thread.join()
+
+
+@pytest.mark.parametrize("length", [10, BLOCK + 1])
+def test_a_sweep_that_fails(length, monkeypatch):
+    """Is the caller's error, and Python's lock is the caller's again."""
+
+    def failing_sweep(x, mask, temperature, out, first, last, past_cache):
+        if x.shape[0] > 1:
+            raise MemoryError
+
+    arrays = sweeps.Arrays(types.float32, False, False)
+    body = compiled(failing_sweep, "failing_sweep", body=True)
+    signature = (*arrays.types, types.intp, types.intp, types.boolean)
+    address = sweeps.address_of_body(body, "failing-sweep", signature)
+    monkeypatch.setattr(door, "body_of", lambda *asked: address)
+    form = door.BLOCKS if length > BLOCK else door.ROWS
+    enter = door.door(dataclasses.replace(LOG_SOFTMAX, name="failing"), "float32", form)
+    x = np.zeros((2, length), np.float32)
+    for _ in range(3):
+        with pytest.raises(MemoryError, match="no memory for a buffer"):
+            enter(x, x)
+    assert enter(x[:1], x[:1]) == sweeps.DONE

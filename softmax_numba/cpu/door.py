@@ -22,18 +22,18 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 from softmax_numba.cpu.arrays import apart, place
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import compiled, named, tried_body
+from softmax_numba.cpu.jit import body_named, compiled, named
 from softmax_numba.cpu.lane import BLOCK, Operation
 from softmax_numba.cpu.memory import number_at, put
 from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM, longest_short
 from softmax_numba.cpu.short import vectors_in_short_tile
 from softmax_numba.cpu.simd import I8, I32, I64
-from softmax_numba.cpu.sweeps import Arrays, body_of
+from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
-# What a door says. Beside these, that another one is to be asked: of the form ROWS, SHORT or BLOCKS, or of another
-# dtype (OTHER).
-REFUSED, DONE, LARGE, OTHER, ROWS, SHORT, BLOCKS = range(7)
+# What a door says beside REFUSED and DONE: that there are too many values for it, or that another one is to be asked,
+# of another dtype (OTHER) or of one of these forms.
+LARGE, OTHER, ROWS, SHORT, BLOCKS = range(2, 7)
 SWEEPS = {ROWS: "rows", SHORT: "short", BLOCKS: "blocks"}
 
 Door = Callable[[Any, Any], int]
@@ -216,7 +216,7 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     named(symbol, body_of(operation, SWEEPS[form], arrays))
     named("softmax_numba.ndarray", id(np.ndarray))
     named(f"softmax_numba.dtype.{storage}", id(dtype))
-    body = tried_body(symbol)
+    body = body_named(symbol, tried=True)
     ndarray, this_dtype = _address_named("softmax_numba.ndarray"), _address_named(f"softmax_numba.dtype.{storage}")
     given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
     itemsize, per_vector = dtype.itemsize, 64 // arrays.compute.itemsize

@@ -73,7 +73,10 @@ def named(symbol, address):
 
 
 def body_named(symbol, tried=False):
-    """:func:`call_body` of a sweep that has a name: the caller is compiled for it alone and is given no address."""
+    """:func:`call_body` of a sweep that has a name: the caller is compiled for it alone and is given no address.
+
+    If ``tried``, the result is whether the sweep failed, as of :func:`_called`.
+    """
 
     @intrinsic
     def call(typing, x, mask, temperature, out, first, last, past_cache):
@@ -83,11 +86,6 @@ def body_named(symbol, tried=False):
         return _called(types.none, (x, mask, temperature, out, first, last, past_cache), known, tried)
 
     return call
-
-
-def tried_body(symbol):
-    """The same, with whether the sweep failed as its result."""
-    return body_named(symbol, tried=True)
 
 
 @intrinsic
