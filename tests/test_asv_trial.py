@@ -42,7 +42,6 @@ def test_the_kernel_that_is_slowed_down_is_there(trial):
     ("marks", "good"),
     [
         ({"classifier-head": "+", "router": ""}, True),
-        ({"classifier-head": "+", "router": "", "single-16x100": "+"}, True),
         ({"classifier-head": "", "router": ""}, False),
         ({"classifier-head": "+", "router": "+"}, False),
     ],

@@ -35,6 +35,9 @@ SHAPES = {
     (FEWEST_SHORT, 7): door.SHORT,
     (2, 5, 3, 11): door.ROWS,
     (9, 8, 7): door.SHORT,
+    (BLOCK // 64, 64): door.ROWS,
+    (50, 100): door.WOVEN,  # of 16-bit floats rows are not woven
+    (3, 2, 1000): door.WOVEN,
     (BLOCK,): door.ROWS,
     (BLOCK + 1,): door.BLOCKS,
     (2, 3, 5000): door.BLOCKS,
@@ -85,6 +88,8 @@ def test_every_form_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
     for shape, form in SHAPES.items():
         x = normal(shape, DTYPES[kind], scale=3.0)
         result = function(x)
+        if form == door.WOVEN and x.itemsize == 2:
+            form = door.ROWS
         if form is not None:
             assert taken["forms"] == [form], shape
         assert len(taken["forms"]) == 1
@@ -193,6 +198,12 @@ def test_who_is_to_be_asked_instead():
     assert turned(x[:, ::2], np.empty((100, 4), np.float32)) == door.ROWS  # lanes whose values lie apart
     assert turned(x, np.empty((100, 14), np.float32)[:, ::2]) == door.ROWS
     assert turned(x.astype(np.float64), x) == door.OTHER
+    x = normal((50, 100), np.float32)
+    assert rows(x, np.empty_like(x)) == door.WOVEN
+    woven = door.door(SOFTMAX, "float32", door.WOVEN)
+    assert woven(x, np.empty_like(x)) == sweeps.DONE
+    assert woven(x[:, ::-1], np.empty_like(x)) == door.ROWS
+    assert woven(x, np.empty_like(x)[:, ::-1]) == door.ROWS
 
 
 def test_numbers_of_lanes_in_any_stride(taken):

@@ -50,15 +50,18 @@ def planned(
     ("lanes", "dtype", "sweep", "shared", "past_cache"),
     [
         pytest.param((1, 10), np.float32, "rows", False, False, id="one short lane"),
-        pytest.param((64, 100), np.float32, "rows", False, False, id="a small batch"),
-        pytest.param((1024, 1000), np.float32, "rows", True, False, id="a classifier's head"),
+        pytest.param((40, 100), np.float32, "rows", False, False, id="a small batch"),
+        pytest.param((64, 100), np.float32, "woven", False, False, id="a batch"),
+        pytest.param((1024, 1000), np.float32, "woven", True, False, id="a classifier's head"),
+        pytest.param((1024, 1000), np.float16, "rows", True, False, id="a classifier's head in float16"),
+        pytest.param((400_000, 41), np.float32, "rows", True, True, id="neither short nor long enough to be woven"),
         pytest.param((256, 50_257), np.float32, "blocks", True, True, id="GPT-2's vocabulary"),
         pytest.param((16, 50_257), np.float16, "blocks", True, False, id="a large vocabulary, within the cache"),
         pytest.param((256, 128_256), np.float16, "blocks", True, True, id="Llama 3's vocabulary"),
         pytest.param((1_000_000, 8), np.float32, "short", True, True, id="a router"),
         pytest.param((1_000_000, 16), np.float64, "short", True, True, id="a mixture model"),
         pytest.param((1_000_000, 32), np.float32, "short", True, True, id="the longest short rows"),
-        pytest.param((1_000_000, 32), np.float64, "rows", True, True, id="too long to be short in float64"),
+        pytest.param((1_000_000, 32), np.float64, "woven", True, True, id="too long to be short in float64"),
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
         pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),
@@ -100,8 +103,10 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     assert 1 <= found.shares <= units
     if count == 1 or lanes * length < PARALLEL_FROM:
         assert found.shares == 1
-    if found.sweep in ("rows", "blocks"):
-        assert (found.sweep == "rows") == (length <= BLOCK)
+    if found.sweep in ("rows", "woven", "blocks"):
+        assert (found.sweep != "blocks") == (length <= BLOCK)
+    if found.sweep == "woven":
+        assert length * itemsize >= 256 and side_by_side and inner == 1 and turnable
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
@@ -148,15 +153,18 @@ def plans(monkeypatch):
     return found
 
 
-SWEEPS = {"rows", "short", "columns", "deep", "shallow", "blocks", "long"}
+SWEEPS = {"rows", "short", "woven", "columns", "deep", "shallow", "blocks", "long"}
 
 CALLS = {
     "short, serial": ((300, 7), 1, ("short", False, False)),
     "short, shared": ((30_000, 9), 1, ("short", True, False)),
     "short, shared, past the cache": ((300_000, 5), 1, ("short", True, True)),
     "rows, serial": ((9, 40), 1, ("rows", False, False)),
-    "rows, shared": ((700, 100), 1, ("rows", True, False)),
-    "rows, shared, past the cache": ((2100, 2000), 1, ("rows", True, True)),
+    "rows, shared": ((3000, 40), 1, ("rows", True, False)),
+    "rows, shared, past the cache": ((30_000, 40), 1, ("rows", True, True)),
+    "woven, serial": ((9, 600), 1, ("woven", False, False)),
+    "woven, shared": ((700, 100), 1, ("woven", True, False)),
+    "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
     "columns, serial": ((40, 50), 0, ("columns", False, False)),
     "columns, shared": ((100, 700), 0, ("columns", True, False)),
     "columns, shared, past the cache": ((110, 11_000), 0, ("columns", True, True)),
@@ -196,7 +204,7 @@ def test_every_plan_is_taken(name, plans):
         taken.add(expected)
     kinds = {("rows", False, False), ("rows", True, False), ("columns", False, False), ("columns", True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
-    kinds |= {(sweep, shared, False) for sweep in ("short", "deep", "shallow") for shared in (False, True)}
+    kinds |= {(sweep, shared, False) for sweep in ("short", "woven", "deep", "shallow") for shared in (False, True)}
     assert kinds <= taken
     if name != "logsumexp":
         assert {(sweep, True, True) for sweep in SWEEPS} <= taken

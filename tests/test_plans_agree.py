@@ -26,6 +26,10 @@ PLANS = (
     Plan("short", 1, True),
     Plan("short", 3, False),
     Plan("short", 2, True),
+    Plan("woven", 1, False),
+    Plan("woven", 1, True),
+    Plan("woven", 2, False),
+    Plan("woven", 5, True),
     Plan("blocks", 1, False),
     Plan("blocks", 3, True),
     Plan("columns", 1, False),
@@ -47,8 +51,8 @@ PLANS = (
 
 def for_lanes(length, masked=False):
     """The plans for lanes of that length."""
-    longest = {"rows": BLOCK, "short": BLOCK, "shallow": 8}
-    without_mask = ("short", "deep", "shallow")
+    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8}
+    without_mask = ("short", "woven", "deep", "shallow")
     return [
         plan
         for plan in PLANS
@@ -202,6 +206,45 @@ def test_short_rows_of_every_length(name, dtype, past_cache):
             heat = np.random.default_rng(length).uniform(0.3, 3, count) if heated else None
             expected = carried_out(name, Plan("rows", 1, False), x, temperature=heat)
             assert same_bits(carried_out(name, Plan("short", 1, past_cache), x, temperature=heat), expected)
+
+
+@every_operation
+@every_float
+@given(
+    length=st.integers(1, 400) | st.sampled_from([1000, 1023, 1024, 1025, 2047, 2048, 2049, 4095, 4096]),
+    count=st.integers(1, 70),
+    spare=st.sampled_from([0, 0, 1, 16, 31]),
+    shares=st.integers(1, 5),
+    shift=st.sampled_from([0, 1, 4, 15, 16]),
+    past_cache=st.booleans(),
+    tempered=st.booleans(),
+    in_place=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+@example(length=100, count=41, spare=0, shares=1, shift=4, past_cache=True, tempered=True, in_place=False)
+@example(length=100, count=41, spare=3, shares=1, shift=4, past_cache=True, tempered=False, in_place=True)
+@example(length=1000, count=9, spare=0, shares=2, shift=4, past_cache=True, tempered=False, in_place=True)
+@example(length=4096, count=5, spare=0, shares=1, shift=1, past_cache=True, tempered=True, in_place=True)
+@example(length=4093, count=5, spare=0, shares=1, shift=1, past_cache=False, tempered=False, in_place=False)
+def test_woven_rows_in_any_place(name, dtype, length, count, spare, shares, shift, past_cache, tempered, in_place):
+    """Groups whole and broken, with and without room between rows, from any place of a cache line on."""
+    operation = OPERATIONS[name]
+    lanes = lanes_of(count, length, dtype, length)
+    heat = np.random.default_rng(count).uniform(0.3, 3, count) if tempered and name != "logsumexp" else None
+    expected = carried_out(name, Plan("rows", 1, False), lanes, temperature=heat)
+    width = 1 if operation.one_number else length
+    room = np.full(count * (width + spare) + 2 * shift + 64, 7, dtype)
+    start = (-room.ctypes.data % 64) // room.itemsize + shift
+    out = room[start : start + count * (width + spare)].reshape(count, width + spare)[:, :width, None]
+    x = lanes[:, :, None]
+    if in_place and not operation.one_number:
+        out[...] = x
+        x = out
+    heats = None if heat is None else heat[:, None]
+    sweeps.run(operation, Plan("woven", min(shares, count), past_cache), lanes.dtype.name, x, None, heats, out)
+    assert same_bits(out[:, :, 0], expected)
+    out[...] = 7
+    assert (room == 7).all()  # nothing else was written
 
 
 @every_operation

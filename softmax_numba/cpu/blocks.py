@@ -28,6 +28,7 @@ from softmax_numba.cpu.lane import (
     Settled,
     safe_top,
 )
+from softmax_numba.cpu.mates import mates
 from softmax_numba.cpu.memory import (
     address_of,
     fence,
@@ -71,20 +72,10 @@ def largest(p, count):
     return largest_of(larger(top, largest_of_quarters(tops)))
 
 
-class Mate(NamedTuple):
-    """A block whose results are written while another is reduced, vector by vector from where a cache line begins."""
-
-    source: object  # exponentials or values, whatever the operation maps
-    target: object
-    whole: int  # how many make up quads
-    found: Settled
-    scale: Scale
-
-
 def row_reduction(operation):
     """Compiles the reduction of one block of a row, and of what memory does meanwhile."""
     term_of_quad = operation.term_of_quad
-    term, keeps, value, map_to = operation.term, operation.maps_exponentials, operation.map, stretch_map(operation)
+    term, keeps, (mate_of, write_quad, finish) = operation.term, operation.maps_exponentials, mates(operation)
 
     @inlined
     def visit(x, i, waiting, kept, ref, scale, top, ties):
@@ -101,26 +92,6 @@ def row_reduction(operation):
         if keeps and kept:
             store_first(waiting, i, count - i, e)
         return term(e, x, top, ties)
-
-    @inlined
-    def write_quad(mate, i):
-        if i < mate.whole:
-            stream(mate.target, i, value(load_wide(mate.source, i, 4), mate.found, mate.scale))
-
-    @inlined
-    def mate_of(source, target, count, found, scale):
-        """The part of a block's results that takes no masks; the few before it are written at once."""
-        width, head = width_of(source), min(count, to_full_vectors(target))
-        if head > 0:
-            store_first(target, 0, head, value(load_first(source, 0, head), found, scale))
-        whole = (count - head) // (4 * width) * (4 * width)
-        return Mate(moved(source, head), moved(target, head), whole, found, scale), count - head
-
-    @inlined
-    def finish(mate, left, done):
-        """The ``left`` results of a block but for those that are ``done``."""
-        done = min(done, mate.whole)
-        map_to(moved(mate.source, done), left - done, moved(mate.target, done), mate.found, mate.scale, True)
 
     @inlined
     def reduce_block(p, count, waiting, kept, scale, numbers, sums, block, mate):
@@ -189,10 +160,11 @@ def row_parts(operation):
             p, part = row_at(x, mask, o, start, j, count, stage)
             left += part
             others, found = count if b < before.blocks else 0, settled(before.numbers, b)
-            mate, rest = mate_of(moved(before.source, start), moved(before.target, start), others, found, before.scale)
+            source, target = moved(before.source, start), moved(before.target, start)
+            mate = mate_of(source, target, others, found, before.scale, True, True)
             reduce_one(p, count, moved(waiting, start), kept, scale, numbers, sums, b, mate)
-            if rest > 0:
-                finish(mate, rest, count // quad * quad)
+            if mate.left > 0:
+                finish(mate, count // quad * quad)
         return left
 
     @inlined

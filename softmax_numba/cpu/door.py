@@ -25,7 +25,7 @@ from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import body_named, compiled, named
 from softmax_numba.cpu.lane import BLOCK, Operation
 from softmax_numba.cpu.memory import number_at, put
-from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM, longest_short
+from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM, is_woven, longest_short
 from softmax_numba.cpu.short import vectors_in_short_tile
 from softmax_numba.cpu.simd import I8, I32, I64
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
@@ -33,8 +33,8 @@ from softmax_numba.dtypes import dtype_of, storage_of
 
 # What a door says beside REFUSED and DONE: that there are too many values for it, or that another one is to be asked,
 # of another dtype (OTHER) or of one of these forms.
-LARGE, OTHER, ROWS, SHORT, BLOCKS = range(2, 7)
-SWEEPS = {ROWS: "rows", SHORT: "short", BLOCKS: "blocks"}
+LARGE, OTHER, ROWS, SHORT, WOVEN, BLOCKS = range(2, 8)
+SWEEPS = {ROWS: "rows", SHORT: "short", WOVEN: "woven", BLOCKS: "blocks"}
 
 Door = Callable[[Any, Any], int]
 
@@ -221,7 +221,7 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
     itemsize, per_vector = dtype.itemsize, 64 // arrays.compute.itemsize
     longest, certain = longest_short(itemsize), operation.maps_exponentials  # one value over itself need not be 1
-    short = form == SHORT
+    short, woven = form == SHORT, inlined(is_woven)
 
     @inlined
     def of_this_dtype(handed):
@@ -231,8 +231,9 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     def wanted(lanes, length, side_by_side):
         if length > BLOCK:
             return BLOCKS
-        turned = side_by_side and length <= longest and lanes >= FEWEST_SHORT and not (length == 1 and certain)
-        return SHORT if turned else ROWS
+        if side_by_side and length <= longest and lanes >= FEWEST_SHORT and not (length == 1 and certain):
+            return SHORT
+        return WOVEN if side_by_side and woven(lanes, length, itemsize) else ROWS
 
     @inlined
     def sweep(x, out, lanes, length):

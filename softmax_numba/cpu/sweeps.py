@@ -27,6 +27,7 @@ from softmax_numba.cpu.short import short_rows, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
+from softmax_numba.cpu.woven import woven
 from softmax_numba.dtypes import dtype_of, storage_of
 
 
@@ -53,6 +54,7 @@ class Arrays(NamedTuple):
 
 _BUILDERS = {
     "rows": rows,
+    "woven": woven,
     "short": short_rows,
     "blocks": blocks,
     "columns": columns,

@@ -58,6 +58,18 @@ def with_more(waiting, count):
 
 
 @inlined
+def handed_over(waiting, values):
+    """The stretch in two: its whole lines, to be streamed, and behind them a new one in another buffer, to which more
+    may be put meanwhile."""
+    line = LINE_BYTES // stored_size(values)
+    lines = waiting.end // line * line
+    head = 0 if lines > 0 else waiting.head
+    _copy(moved(waiting.values, lines + head), waiting.end - lines - head, moved(values, head))
+    whole = Waiting(waiting.values, waiting.target, waiting.head, lines, 0)
+    return with_more(whole, 0), Waiting(values, moved(waiting.target, lines), head, waiting.end - lines, 0)
+
+
+@inlined
 def stream_quad(waiting, i):
     """Streams a quad of the stretch, if there is one at ``i``."""
     if i < waiting.whole:

@@ -19,14 +19,15 @@ every_contender = pytest.mark.parametrize("who", CONTENDERS)
 
 # A shape and an axis for each sweep of cpu/plan.py, small enough for the caches but for the last.
 SWEEPS = {
-    "rows": ((256, 1000), 1),
+    "rows": ((3000, 40), 1),
+    "woven": ((256, 1000), 1),
     "short": ((20_000, 10), 1),
     "blocks": ((8, 20_000), 1),
     "columns": ((100, 2000), 0),
     "deep": ((1000, 300), 0),
     "shallow": ((3, 70_000), 0),
     "long": ((2**20,), 0),
-    "rows past the cache": ((16_384, 1000), 1),
+    "woven past the cache": ((16_384, 1000), 1),
 }
 
 
