@@ -36,7 +36,7 @@ SHAPES = {
     (2, 5, 3, 11): door.ROWS,
     (9, 8, 7): door.SHORT,
     (BLOCK // 64, 64): door.ROWS,
-    (50, 100): door.WOVEN,  # of 16-bit floats rows are not woven
+    (50, 100): door.WOVEN,  # but for 16-bit floats and single numbers
     (3, 2, 1000): door.WOVEN,
     (BLOCK,): door.ROWS,
     (BLOCK + 1,): door.BLOCKS,
@@ -88,7 +88,7 @@ def test_every_form_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
     for shape, form in SHAPES.items():
         x = normal(shape, DTYPES[kind], scale=3.0)
         result = function(x)
-        if form == door.WOVEN and x.itemsize == 2:
+        if form == door.WOVEN and (x.itemsize == 2 or name == "logsumexp"):
             form = door.ROWS
         if form is not None:
             assert taken["forms"] == [form], shape

@@ -75,7 +75,6 @@ def test_any_call(case):
 
 SWEEPS = {
     "rows": ((9, 100), 1),
-    "woven": ((70, 80), 1),
     "short": ((300, 7), 1),
     "blocks": ((3, 4097), 1),
     "columns": ((33, 40), 0),

@@ -233,7 +233,7 @@ def door(operation: Operation, storage: str, form: int) -> Door:
             return BLOCKS
         if side_by_side and length <= longest and lanes >= FEWEST_SHORT and not (length == 1 and certain):
             return SHORT
-        return WOVEN if side_by_side and woven(lanes, length, itemsize) else ROWS
+        return WOVEN if not one_number and side_by_side and woven(lanes, length, itemsize) else ROWS
 
     @inlined
     def sweep(x, out, lanes, length):

@@ -58,8 +58,6 @@ MOST = 16  # rows of a group: one vector of them
 WAITING_ROW_BYTES = 2**12
 # Results of so many bytes a row are written from where a cache line begins: measured, 1.1x at 4 kB, 0.95x at 400 B.
 ALIGNED_ROW_BYTES = 2**10
-# A core takes places this far apart for the same at first sight: what is read waits for what was written.
-PAGE_BYTES = 2**12
 # How far ahead of the rows it looks at a sweep asks memory for more.
 AHEAD_BYTES = 2**13
 
@@ -169,14 +167,13 @@ def _row_step(operation):
 
 def woven(operation, compute):
     """Compiles the sweep over rows ``first`` to ``last``, of one block each, of an array (rows, length, 1) whose rows'
-    own values lie side by side, and so do their results. There is no mask."""
-    settle, one_number, put_row = operation.settle_vector, operation.one_number, operation.put
-    keeps, map_to = operation.maps_exponentials, stretch_map(operation)
+    own values lie side by side, and so do their results, of which there is one for each. There is no mask."""
+    settle, keeps, map_to = operation.settle_vector, operation.maps_exponentials, stretch_map(operation)
     compute_row, (mate_of, _, finish) = _row_step(operation), mates(operation)
     size = np.dtype(compute).itemsize
     width = 64 // size
     quad, square = 4 * width, width * width
-    sums, page = 128, PAGE_BYTES // size  # numbers of a running sum a row, and of a page
+    sums = 128  # numbers of the running sums of a group
 
     @inlined
     def refer(tops, count, notes, temperature):
@@ -189,17 +186,15 @@ def woven(operation, compute):
         store(notes.floor, 0, ref.floor)
 
     @inlined
-    def settle_rows(totals, ties, count, notes, temperature, settled, results):
+    def settle_rows(totals, ties, count, notes, temperature, settled):
         """Notes what each row comes to."""
         top = load(notes.top, 0)
         tied = top if keeps else sum_of_each(ties, count)
         scale = scale_for(notes.scales, 0, width, temperature)
-        factor, peak, log_sum, result = settle(top, tied, totals_of_each(totals, top, count), scale)
+        factor, peak, log_sum, _ = settle(top, tied, totals_of_each(totals, top, count), scale)
         store(settled.factor, 0, factor)
         store(settled.peak, 0, peak)
         store(settled.log_sum, 0, log_sum)
-        store(results, 0, result[0])
-        store(results, width - 8, result[1])
 
     @inlined
     def of_row(settled, r):
@@ -210,13 +205,12 @@ def woven(operation, compute):
         whole, padded = length // quad * quad, (length + quad - 1) // quad * quad
         group = min(max(1, min(width, GROUP_BYTES // (padded * size))), last - first)
         # Rows that go past the cache wait where they follow each other, long ones are streamed row by row.
-        waits = past_cache and not one_number and out.strides[0] == length * out.itemsize <= WAITING_ROW_BYTES
+        waits = past_cache and out.strides[0] == length * out.itemsize <= WAITING_ROW_BYTES
         streamed = past_cache and not waits and length * out.itemsize >= STREAMED_ROW_BYTES
         aligned = not waits and length * out.itemsize >= ALIGNED_ROW_BYTES
-        apart = group * padded + -(group * padded + page // 2) % page  # half a page from the same place of one
-        kept = others = room = allocated(zero, 2 * apart if keeps else 0)
+        kept = others = room = allocated(zero, 2 * group * padded if keeps else 0)
         if keeps:
-            others = moved(room, apart)
+            others = moved(room, group * padded)
         waiting = leaving = nothing_waiting(place(out, first, 0, 0))
         if waits:
             leaving = waiting_for(out, waiting.target, group * length)
@@ -224,7 +218,7 @@ def woven(operation, compute):
         tops, ties = on_stack(zero, square), on_stack(zero, square)
         notes, next_notes, scales = _blank_notes(zero), _blank_notes(zero), _blank_notes(zero).scales
         settled = Settled(_blank(zero), _blank(zero), _blank(zero))
-        totals, results = on_stack(0.0, sums), on_stack(0.0, MOST)
+        totals = on_stack(0.0, sums)
         nothing, ahead = filled_wide(tops, -np.inf, 4), AHEAD_BYTES // x.itemsize
         step, out_step = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
         # Of the group that begins at `at`, `count` rows are computed; of the one before, `before` results are written;
@@ -246,13 +240,10 @@ def woven(operation, compute):
             if waits:
                 target, target_step = moved(waiting.values, waiting.end), length
             for r in range(count):
-                due = length if r < before and not one_number else 0
-                given, to, scale = (
-                    moved(source, r * source_step),
-                    moved(target, r * target_step),
-                    scale_for(scales, r, 1, temperature),
-                )
-                mate = mate_of(given, to, due, of_row(settled, r), scale, aligned, streamed)
+                due = length if r < before else 0
+                given, to = moved(source, r * source_step), moved(target, r * target_step)
+                found, scale = of_row(settled, r), scale_for(scales, r, 1, temperature)
+                mate = mate_of(given, to, due, found, scale, aligned, streamed)
                 seen = moved(there, r * step)
                 later, rest_too = Later(seen, whole if r < coming else 0, moved(seen, ahead)), due > 0 and not aligned
                 row, kept_row = moved(here, r * step), moved(kept, r * padded)
@@ -268,20 +259,11 @@ def woven(operation, compute):
                     finish(mate, whole)
             for r in range(count, coming):
                 store(tops, r * width, _largest_values(moved(there, r * step), length, 0, nothing))
-            for r in range(0 if one_number else count, before):
-                result = of_row(settled, r)
-                if one_number:
-                    number = number_at(results, r)
-                    put_row(out, at - group + r, 0, number, result.factor, result.peak, result.log_sum)
-                else:
-                    given, to, scale = (
-                        moved(source, r * source_step),
-                        moved(target, r * target_step),
-                        scale_for(scales, r, 1, temperature),
-                    )
-                    map_to(given, length, to, result, scale, streamed)
+            for r in range(count, before):
+                given, to = moved(source, r * source_step), moved(target, r * target_step)
+                map_to(given, length, to, of_row(settled, r), scale_for(scales, r, 1, temperature), streamed)
             if count > 0:
-                settle_rows(totals, ties, count, notes, temperature, settled, results)
+                settle_rows(totals, ties, count, notes, temperature, settled)
             if waits:
                 without_lines(leaving, min(leaving.whole, count * padded))
                 waiting = with_more(waiting, before * length)
