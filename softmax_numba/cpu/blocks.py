@@ -28,7 +28,7 @@ from softmax_numba.cpu.lane import (
     Settled,
     safe_top,
 )
-from softmax_numba.cpu.mates import mates
+from softmax_numba.cpu.mates import Later, largest_values, look, mates
 from softmax_numba.cpu.memory import (
     address_of,
     fence,
@@ -46,30 +46,30 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
     width_of,
 )
-from softmax_numba.cpu.simd import larger, largest_of
+from softmax_numba.cpu.simd import largest_of
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_quad
-from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_first_wide, load_wide, sum_of_quarters
+from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_wide, sum_of_quarters
 
 KEEP_BYTES = 2**21
 # A longer lane, or one that threads share, keeps them where its results will be, if the caches hold those.
 KEEP_ALL_BYTES = 2**23
+# How far behind the block that is looked at memory is asked for more, in values.
+AHEAD = 2**11
 _SPARE = 64  # bytes, to begin a buffer on a cache line
 
 
 @inlined
 def largest(p, count):
     """The largest of ``p[:count]`` that is not NaN; -inf if there is none."""
-    width = width_of(p)
-    tops, top = filled_wide(p, -np.inf, 4), filled(p, -np.inf)
-    i = 0
-    while i + 4 * width <= count:
-        tops = larger(tops, load_wide(p, i, 4))
-        i += 4 * width
-    while i < count:
-        top = larger(top, load_first(p, i, count - i))
-        i += width
-    return largest_of(larger(top, largest_of_quarters(tops)))
+    return largest_of(largest_values(p, count, 0, filled_wide(p, -np.inf, 4)))
+
+
+class Next(NamedTuple):
+    """The block after the one that is computed."""
+
+    values: object
+    count: int  # 0 if there is none, or if its values do not lie side by side
 
 
 def row_reduction(operation):
@@ -94,10 +94,13 @@ def row_reduction(operation):
         return term(e, x, top, ties)
 
     @inlined
-    def reduce_block(p, count, waiting, kept, scale, numbers, sums, block, mate):
-        """Notes the block's maximum and sums; its exponentials go to ``waiting`` if they are to be ``kept``."""
+    def reduce_block(p, count, top, following, waiting, kept, scale, numbers, sums, block, mate):
+        """Notes the block's maximum ``top`` and its sums; its exponentials go to ``waiting`` if they are to be
+        ``kept``. Returns the maximum of the following block."""
         width = width_of(p)
-        top = largest(p, count)
+        values, coming = following
+        later = Later(values, min(count, coming) // (4 * width) * (4 * width), moved(values, AHEAD))
+        tops = filled_wide(p, -np.inf, 4)
         ref = reference(safe_top(top), scale)
         ties = zero = filled(p, 0.0)
         four_ties = filled_wide(p, 0.0, 4)
@@ -106,8 +109,7 @@ def row_reduction(operation):
         for i in range(0, last, 4 * width):
             e, four_ties = visit(load_wide(p, i, 4), i, waiting, kept, ref, scale, top, four_ties)
             total = plus_quad(zero, total, e)
-            for k in range(4):
-                prefetch(p, i + BLOCK + k * width)
+            tops = look(later, i, tops)
             write_quad(mate, i)
         if last < count:  # the last quad: missing values are -inf and count as 0
             i, i1, i2, i3 = last, last + width, last + 2 * width, last + 3 * width
@@ -119,6 +121,7 @@ def row_reduction(operation):
         numbers[TOP, block] = top
         numbers[TIES, block] = collapsed(zero, as_total(sum_of_quarters(four_ties) + ties))[0]
         sums[HIGH, block], sums[LOW, block] = collapsed(zero, total)
+        return largest_of(largest_values(values, coming, later.whole, tops))
 
     return reduce_block, mate_of, finish
 
@@ -130,6 +133,12 @@ def rescale(waiting, count, factor):
         store_first(waiting, i, count - i, load_first(waiting, i, count - i) * factor)
 
 
+@inlined
+def lies_side_by_side(x, mask):
+    """Whether lanes are looked at and read in place."""
+    return mask is None and x.strides[1] == x.itemsize
+
+
 class Before(NamedTuple):
     """A lane that has been reduced and whose results are written while the next one is."""
 
@@ -138,6 +147,7 @@ class Before(NamedTuple):
     numbers: object  # the notebook
     scale: Scale
     blocks: int  # none where the results are written at once
+    past_cache: bool
 
 
 def row_parts(operation):
@@ -150,10 +160,11 @@ def row_parts(operation):
         return Settled(numbers[SECOND, b], numbers[PEAK, b], numbers[LOG, b])
 
     @inlined
-    def reduce_blocks(x, mask, o, j, begin, end, waiting, kept, stage, scale, numbers, sums, before):
-        """Blocks ``begin`` to ``end`` of a lane; returns how many values take part."""
+    def reduce_blocks(x, mask, o, j, begin, end, top, following, waiting, kept, stage, scale, numbers, sums, before):
+        """Blocks ``begin`` to ``end`` of a lane, the first with the maximum ``top`` if its values are to be looked at
+        in place; returns how many values take part, and the maximum of what is following."""
         length, quad = x.shape[1], 4 * width_of(waiting)
-        left = 0
+        left, direct = 0, lies_side_by_side(x, mask)
         for b in range(begin, end):
             start = b * BLOCK
             count = min(BLOCK, length - start)
@@ -161,11 +172,17 @@ def row_parts(operation):
             left += part
             others, found = count if b < before.blocks else 0, settled(before.numbers, b)
             source, target = moved(before.source, start), moved(before.target, start)
-            mate = mate_of(source, target, others, found, before.scale, True, True)
-            reduce_one(p, count, moved(waiting, start), kept, scale, numbers, sums, b, mate)
+            mate = mate_of(source, target, others, found, before.scale, True, before.past_cache)
+            if not direct:
+                top = largest(p, count)
+            after, coming = place(x, o, start + BLOCK, j), min(BLOCK, length - start - BLOCK) if direct else 0
+            if b + 1 == end:
+                after, coming = following
+            kept_at = moved(waiting, start)
+            top = reduce_one(p, count, top, Next(after, coming), kept_at, kept, scale, numbers, sums, b, mate)
             if mate.left > 0:
                 finish(mate, count // quad * quad)
-        return left
+        return left, top
 
     @inlined
     def compute_again(p, count, target, ref, first, found, scale, past_cache):
@@ -222,7 +239,8 @@ def row_parts(operation):
         for b in range(before.blocks):
             start = b * BLOCK
             found, count = settled(before.numbers, b), min(BLOCK, length - start)
-            map_one(moved(before.source, start), count, moved(before.target, start), found, before.scale, True)
+            source, target = moved(before.source, start), moved(before.target, start)
+            map_one(source, count, target, found, before.scale, before.past_cache)
 
     @inlined
     def keeps_in_out(x, out, like):
@@ -253,9 +271,9 @@ def blocks(operation, compute):
         length, inner = x.shape[1], x.shape[2]
         count = (length + BLOCK - 1) // BLOCK
         kept = keeps and length <= keep_length
-        # Results that go past the cache are written while the next lane is reduced, if the caches hold two.
-        woven = mask is None and not one_number and past_cache and length <= keep_length
-        woven = woven and x.strides[1] == x.itemsize and out.strides[1] == out.itemsize
+        # Results are written while the next lane is reduced, if the caches hold two.
+        direct = lies_side_by_side(x, mask)
+        woven = direct and not one_number and length <= keep_length and out.strides[1] == out.itemsize
         room = (length if kept else BLOCK) + _SPARE
         waiting = now = allocated(compute(0), 2 * room if woven else room)
         in_out = not kept and keeps_in_out(x, out, waiting)
@@ -264,14 +282,21 @@ def blocks(operation, compute):
         numbers, other = np.empty((NUMBERS, count), compute), np.empty((NUMBERS, count), compute)
         sums = np.empty((SUMS, count))
         scale = scale_of(compute(0), temperature_of(temperature, 0, 0))
-        before = Before(results_of(x, waiting, 0, 0), place(out, 0, 0, 0), other, scale, 0)
+        before = Before(results_of(x, waiting, 0, 0), place(out, 0, 0, 0), other, scale, 0, past_cache)
+        top = compute(0)
+        if direct:
+            top = largest(place(x, first // inner, 0, first % inner), min(BLOCK, length))
         for lane in range(first, last):
             o = lane // inner
             j = lane - o * inner
+            coming = min(BLOCK, length) if direct and lane + 1 < last else 0
+            following = Next(place(x, (lane + 1) // inner, 0, (lane + 1) % inner), coming)
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
             if in_out:
                 now = pointer_like(place(out, o, 0, j), waiting)
-            left = reduce_blocks(x, mask, o, j, 0, count, now, kept, stage, scale, numbers, sums, before)
+            left, top = reduce_blocks(
+                x, mask, o, j, 0, count, top, following, now, kept, stage, scale, numbers, sums, before
+            )
             result = settle(numbers, sums, 0, 1, count, scale, left)
             if one_number:
                 put_lane(out, o, j, result, numbers[SECOND, 0], numbers[PEAK, 0], numbers[LOG, 0])
@@ -281,7 +306,7 @@ def blocks(operation, compute):
                         if numbers[FIRST, b] != 1.0:
                             start = b * BLOCK
                             rescale(moved(now, start), min(BLOCK, length - start), numbers[FIRST, b])
-                before = Before(results_of(x, now, o, j), place(out, o, 0, j), numbers, scale, count)
+                before = Before(results_of(x, now, o, j), place(out, o, 0, j), numbers, scale, count, past_cache)
                 numbers, other = other, numbers
                 now = moved(waiting, room) if address_of(now, 0) == address_of(waiting, 0) else waiting
             else:
@@ -328,8 +353,15 @@ def long_lanes(operation, compute):
         stage, target = allocated(x, BLOCK + _SPARE), place(out, o, 0, j)
         waiting, kept = pointer_like(target, numbers_at), keeps_in_out(x, out, numbers_at)
         if step == REDUCE:
-            before = Before(waiting, target, numbers, scale, 0)
-            left = reduce_blocks(x, mask, o, j, begin, end, waiting, kept, stage, scale, numbers, sums, before)
+            before = Before(waiting, target, numbers, scale, 0, past_cache)
+            first = place(x, o, begin * BLOCK, j)
+            direct = lies_side_by_side(x, mask)
+            top = compute(0)
+            if direct:
+                top = largest(first, min(BLOCK, x.shape[1] - begin * BLOCK))
+            left, _ = reduce_blocks(
+                x, mask, o, j, begin, end, top, Next(first, 0), waiting, kept, stage, scale, numbers, sums, before
+            )
         else:
             past_cache = past_cache and not kept
             map_blocks(x, mask, out, o, j, begin, end, waiting, kept, stage, scale, numbers, past_cache)

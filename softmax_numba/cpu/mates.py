@@ -1,16 +1,58 @@
-"""Lanes whose results are written while another lane is computed, quad by quad: memory works while the core does.
+"""What is looked at for its maximum, and results that are written, while exponentials of another stretch are computed.
 
-Whoever computes exponentials four vectors at a time asks after each such quad for the mate's (:func:`mates`). What
-goes past the cache begins where a cache line does; the few results before it, and behind the last whole quad, are
-written apart.
+Exponentials keep a core's arithmetic busy and its memory idle, the other two steps do the opposite. So whoever computes
+exponentials four vectors at a time looks at such a quad of what comes later (:func:`look`) and writes one of what was
+computed before, the mate (:func:`mates`). Quads of results may begin where a cache line does; the few before the first,
+and behind the last whole one, are written apart.
 """
 
 from typing import NamedTuple
 
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import load_first, moved, store, store_first, stream, to_full_vectors, width_of
+from softmax_numba.cpu.memory import (
+    load_first,
+    moved,
+    prefetch,
+    store,
+    store_first,
+    stream,
+    to_full_vectors,
+    width_of,
+)
+from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.stretch import stretch_map
-from softmax_numba.cpu.wide import load_wide
+from softmax_numba.cpu.wide import largest_of_quarters, load_first_wide, load_wide
+
+
+class Later(NamedTuple):
+    """A stretch that is looked at."""
+
+    values: object
+    whole: int  # how many of them make up quads
+    ahead: object  # what memory is asked for meanwhile
+
+
+@inlined
+def look(later, i, tops):
+    """The largest values so far, in four vectors, after the quad at ``i``, if there is one."""
+    width = width_of(later.values)
+    if i < later.whole:
+        tops = larger(tops, load_wide(later.values, i, 4))
+    for k in range(4):
+        prefetch(later.ahead, i + k * width)
+    return tops
+
+
+@inlined
+def largest_values(p, count, done, tops):
+    """The largest of ``p[:count]`` that are not NaN, a slot each; ``tops`` are those of ``p[:done]``, whole quads."""
+    quad, i = 4 * width_of(p), done
+    while i + quad <= count:
+        tops = larger(tops, load_wide(p, i, 4))
+        i += quad
+    if i < count:
+        tops = larger(tops, load_first_wide(p, i, count - i, 4))
+    return largest_of_quarters(tops)
 
 
 class Mate(NamedTuple):

@@ -21,7 +21,7 @@ from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import Settled, safe_top
-from softmax_numba.cpu.mates import mates
+from softmax_numba.cpu.mates import Later, largest_values, look, mates
 from softmax_numba.cpu.memory import (
     fence,
     filled,
@@ -29,14 +29,12 @@ from softmax_numba.cpu.memory import (
     load_first,
     moved,
     number_at,
-    prefetch,
     store,
     store_first,
     width_of,
 )
 from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
-from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
 from softmax_numba.cpu.waiting import (
@@ -48,7 +46,7 @@ from softmax_numba.cpu.waiting import (
     without_lines,
     write_out,
 )
-from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_first_wide, load_wide, sum_of_quarters
+from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_wide, sum_of_quarters
 
 # How much of the first cache the exponentials of a group take, if it is more than one row. There are two groups of
 # them, and two of results that wait: twice as much was 0.87x as fast past the caches.
@@ -72,14 +70,6 @@ class Notes(NamedTuple):
     scales: Scales
 
 
-class Later(NamedTuple):
-    """A row that is looked at."""
-
-    values: object
-    whole: int  # how many of them make up quads, none if there is no such row
-    ahead: object  # what memory is asked for meanwhile
-
-
 @inlined
 def _blank(like):
     return on_stack(like, MOST)
@@ -89,18 +79,6 @@ def _blank(like):
 def _blank_notes(like):
     scales = Scales(_blank(like), _blank(like), _blank(like), _blank(like))
     return Notes(_blank(like), _blank(like), _blank(like), _blank(like), scales)
-
-
-@inlined
-def _largest_values(p, length, done, tops):
-    """The largest values of a row, a slot each; ``tops``, in four vectors, are those of ``p[:done]``, whole quads."""
-    quad, i = 4 * width_of(p), done
-    while i + quad <= length:
-        tops = larger(tops, load_wide(p, i, 4))
-        i += quad
-    if i < length:
-        tops = larger(tops, load_first_wide(p, i, length - i, 4))
-    return largest_of_quarters(tops)
 
 
 def _row_step(operation):
@@ -121,14 +99,6 @@ def _row_step(operation):
         return e
 
     @inlined
-    def meanwhile(i, later, mate, waiting, begun):
-        """Every other row's quad at ``i``, and the one at ``begun`` + i of the results that wait."""
-        write_quad(mate, i)
-        stream_quad(waiting, begun + i)
-        for k in range(4):
-            prefetch(later.ahead, i + k * width_of(later.values))
-
-    @inlined
     def compute_row(p, length, kept, notes, r, temperature, later, mate, rest_too, waiting, begun):
         """The running sum of row ``r`` of a group, its ties, and the largest values of the whole quads of the later
         one. Of the mate the last results, less than a quad, are written only if ``rest_too``."""
@@ -143,12 +113,13 @@ def _row_step(operation):
             x = load_wide(p, i, 4)
             e, four_ties = term_of_quad(visit(kept, i, x, ref, scale), x, top, four_ties)
             total = plus_quad(zero, total, e)
-            if i < later.whole:
-                tops = larger(tops, load_wide(later.values, i, 4))
-            meanwhile(i, later, mate, waiting, begun)
+            tops = look(later, i, tops)
+            write_quad(mate, i)
+            stream_quad(waiting, begun + i)
         rest = length - whole
         if rest > 0:
-            meanwhile(whole, later, mate, waiting, begun)
+            tops = look(later, whole, tops)
+            stream_quad(waiting, begun + whole)
             if rest_too:
                 given = load_first_wide(mate.source, whole, rest, 4)
                 store_first(mate.target, whole, rest, value(given, mate.found, mate.scale))
@@ -254,11 +225,11 @@ def woven(operation, compute):
                 if not keeps:
                     store(ties, r * width, tied)
                 if r < coming:
-                    store(tops, r * width, _largest_values(seen, length, whole, largest))
+                    store(tops, r * width, largest_values(seen, length, whole, largest))
                 if due > 0 and aligned:
                     finish(mate, whole)
             for r in range(count, coming):
-                store(tops, r * width, _largest_values(moved(there, r * step), length, 0, nothing))
+                store(tops, r * width, largest_values(moved(there, r * step), length, 0, nothing))
             for r in range(count, before):
                 given, to = moved(source, r * source_step), moved(target, r * target_step)
                 map_to(given, length, to, of_row(settled, r), scale_for(scales, r, 1, temperature), streamed)
