@@ -14,7 +14,7 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
-from softmax_numba.cpu.memory import LINE_BYTES, fence, moved, number_at, prefetch, put, store, stored_size, width_of
+from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, width_of
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scale_of_four
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
@@ -74,15 +74,15 @@ class Meanwhile(NamedTuple):
 
     waiting: Waiting
     later: object  # the next tile
-    step: int  # how many numbers of it for every quad
 
 
 @inlined
 def _read_and_write(meanwhile, part, temperature):
     later = meanwhile.later
-    stream_quad(meanwhile.waiting, part * 4 * width_of(later))
-    for k in range(part * meanwhile.step, (part + 1) * meanwhile.step, LINE_BYTES // stored_size(later)):
-        prefetch(later, k)
+    i = part * 4 * width_of(later)
+    stream_quad(meanwhile.waiting, i)
+    for k in range(4):  # as many values as are computed
+        prefetch(later, i + k * width_of(later))
 
 
 def short_rows(operation, compute):
@@ -136,15 +136,16 @@ def short_rows(operation, compute):
                 if k + width <= lanes:
                     read_rows(place(x, 0, 0, j + k), x.strides[2], length, p)
                 else:
-                    for r in range(width):
-                        for i in range((length + 3) & ~3):
-                            given = place(x, 0, i, j + min(k + r, lanes - 1))
-                            put(p, i * width + r, number_at(given, 0) if i < length else -np.inf)
+                    few = lanes - k  # loops of as many turns: LLVM unrolls those of sixteen, and prepares for each
+                    for i in range((length + 3) & ~3):
+                        for r in range(few):
+                            put(p, i * width + r, number_at(place(x, 0, i, j + k + r), 0) if i < length else -np.inf)
+                        for r in range(few, width):
+                            put(p, i * width + r, number_at(p, i * width + few - 1))
                 p = moved(p, pitch)
             quads = (lanes + width - 1) // width * ((length + 3) // 4)
-            # As much is asked for as will be read next, in equal parts.
-            later, size = place(x, 0, 0, j + per_tile), lanes * x.strides[2] // x.itemsize
-            note_block(tile, length, temperature, noted, summed, most, Meanwhile(waiting, later, size // quads + 1))
+            later = Meanwhile(waiting, place(x, 0, 0, j + per_tile))
+            note_block(tile, length, temperature, noted, summed, most, later)
             if in_one:
                 waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))
             settle_block(lanes, scales, temperature, noted, summed, most, results)
