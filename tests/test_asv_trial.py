@@ -41,9 +41,10 @@ def test_the_kernel_that_is_slowed_down_is_there(trial):
 @pytest.mark.parametrize(
     ("marks", "good"),
     [
-        ({"classifier-head": "+", "router": ""}, True),
-        ({"classifier-head": "", "router": ""}, False),
-        ({"classifier-head": "+", "router": "+"}, False),
+        ({"softmax', 'classifier-head": "+", "log_softmax', 'classifier-head": "+", "softmax', 'router": ""}, True),
+        ({"softmax', 'classifier-head": "+", "log_softmax', 'classifier-head": ""}, False),
+        ({"softmax', 'classifier-head": "+", "logsumexp', 'classifier-head": "+"}, False),
+        ({"softmax', 'classifier-head": "+", "softmax', 'router": "+"}, False),
     ],
 )
 def test_a_slow_down_is_caught_where_it_is_and_nowhere_else(trial, monkeypatch, tmp_path, marks, good):
