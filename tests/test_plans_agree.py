@@ -170,6 +170,10 @@ def across_the_middle(lanes, outer, spare):
 @example(length=8, inner=16 * 9 + 2, outer=1, spare=14, shares=9, shift=4, past_cache=True, tempered=True)
 @example(length=300, inner=128, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
 @example(length=21, inner=1100, outer=2, spare=4, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=300, inner=700, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=True)
+@example(length=300, inner=1100, outer=2, spare=0, shares=3, shift=4, past_cache=True, tempered=False)
+@example(length=401, inner=333, outer=3, spare=0, shares=2, shift=15, past_cache=True, tempered=False)
+@example(length=401, inner=333, outer=2, spare=3, shares=1, shift=1, past_cache=True, tempered=True)
 @example(length=4100, inner=70, outer=2, spare=0, shares=2, shift=4, past_cache=True, tempered=True)
 def test_columns_in_any_place(name, dtype, length, inner, outer, spare, shares, shift, past_cache, tempered):
     """Slabs of columns, with and without room between their lines, from any place of a cache line on."""

@@ -12,27 +12,26 @@ from softmax_numba.cpu.memory import filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
-from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_wide, sum_of_quarters
+from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_apart, store_apart, sum_of_quarters
 
 
 @inlined
-def largest(p, count):
-    """The largest value of each lane of one vector."""
-    width = width_of(p)
+def _largest(p, step, count):
+    """The largest value of each lane of one vector, whose values stand ``step`` numbers apart."""
     tops = filled_wide(p, -np.inf, 4)
     for i in range(0, count, 4):
-        tops = larger(tops, load_wide(p, i * width, 4))
+        tops = larger(tops, load_apart(p, i * step, step, 4))
     return largest_of_quarters(tops)
 
 
 @inlined
-def _add_up(terms, count, slots, first):
+def _add_up(terms, step, count, slots, first):
     """Adds the terms of a chunk, at most four a slot, to the slots' running sums."""
     width = width_of(terms)
-    row, rows = width * width, (count + width - 1) // width
+    row, rows = width * step, (count + width - 1) // width
     zero = filled(terms, 0.0)
     for s in range(min(count, width)):
-        k = s * width
+        k = s * step
         quad = load(terms, k)
         if rows > 1:
             quad = quad + load(terms, k + row)
@@ -52,22 +51,22 @@ def _reduction(operation, width, work):
     half, quarter = width // 2, max(4, width // 4)
 
     @inlined
-    def total_of_few(terms, count):
+    def total_of_few(terms, step, count):
         """The running sum of at most four values a slot."""
         if count <= quarter:
-            return total_of_slots(terms, 1, quarter)
+            return total_of_slots(terms, step, 1, quarter)
         if count <= half:
-            return total_of_slots(terms, 1, half)
+            return total_of_slots(terms, step, 1, half)
         if count <= width:
-            return total_of_slots(terms, 1, width)
+            return total_of_slots(terms, step, 1, width)
         if count <= 2 * width:
-            return total_of_slots(terms, 2, width)
+            return total_of_slots(terms, step, 2, width)
         if count <= 3 * width:
-            return total_of_slots(terms, 3, width)
-        return total_of_slots(terms, 4, width)
+            return total_of_slots(terms, step, 3, width)
+        return total_of_slots(terms, step, 4, width)
 
     @inlined
-    def exponentials(p, terms, count, ref, scale, top, temperature, meanwhile, begun):
+    def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
         """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties.
 
         Every quad of values takes a part of the work for memory along, the first of them part ``begun``.
@@ -75,18 +74,19 @@ def _reduction(operation, width, work):
         width = width_of(p)
         ties = filled_wide(p, 0.0, 4)
         for i in range(0, count, 4):
-            x = load_wide(p, i * width, 4)
+            x = load_apart(p, i * step, step, 4)
             e, ties = term(exp_relative(x, ref, scale), x, top, ties)
-            store(terms, i * width, e)
+            store_apart(terms, i * term_step, term_step, e)
             work(meanwhile, begun + i // 4, temperature)
         for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
-            store(terms, i * width, filled_wide(p, 0.0, 4))
+            store_apart(terms, i * term_step, term_step, filled_wide(p, 0.0, 4))
         return sum_of_quarters(ties)
 
     @inlined
     def reduce_vector(p, count, top, scale, tile, temperature, meanwhile, begun):
         """The lanes' ties and their running sums."""
-        slots = tile.slots
+        slots, step = tile.slots, tile.down
+        term_step = step if keeps else width
         narrow = reference(safe_top(top), scale)
         ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
         wide = scale_of_four(scale)
@@ -94,14 +94,18 @@ def _reduction(operation, width, work):
         chunk = 4 * width
         if count <= chunk:
             terms = p if keeps else tile.terms
-            ties = exponentials(p, terms, count, ref, wide, fourfold(top), temperature, meanwhile, begun)
-            return ties, total_of_few(terms, count)
+            ties = exponentials(
+                p, step, terms, term_step, count, ref, wide, fourfold(top), temperature, meanwhile, begun
+            )
+            return ties, total_of_few(terms, term_step, count)
         for start in range(0, count, chunk):
-            at, some = moved(p, start * width), min(chunk, count - start)
+            at, some = moved(p, start * step), min(chunk, count - start)
             terms = at if keeps else tile.terms
             part = begun + start // 4
-            ties = ties + exponentials(at, terms, some, ref, wide, fourfold(top), temperature, meanwhile, part)
-            _add_up(terms, some, slots, start == 0)
+            ties = ties + exponentials(
+                at, step, terms, term_step, some, ref, wide, fourfold(top), temperature, meanwhile, part
+            )
+            _add_up(terms, term_step, some, slots, start == 0)
         used, step = min(count, width), width // 2
         while step > 0:
             for s in range(min(step, used - step)):
@@ -112,8 +116,17 @@ def _reduction(operation, width, work):
     return reduce_vector
 
 
+@inlined
+def note_tops(tile, count, noted, row):
+    """Notes the maxima of the block's lanes, in rows of so many numbers."""
+    p = tile.values
+    for k in range(0, tile.lanes, width_of(p)):
+        store(noted, TOP * row + k, _largest(p, tile.down, count))
+        p = moved(p, tile.across)
+
+
 def across(operation, width, work):
-    """Compiles the reduction of a block of a tile's lanes, ``width`` to a vector.
+    """Compiles the reduction of a block of a tile's lanes, ``width`` to a vector, whose maxima have been noted.
 
     ``work(meanwhile, part, temperature)`` is done for every quad of values, counted by ``part``: a core that computes
     has time to read and to write.
@@ -122,15 +135,14 @@ def across(operation, width, work):
 
     @inlined
     def note_block(tile, count, temperature, noted, summed, row, meanwhile):
-        """Notes maximum and sums of the block's lanes, in rows of so many numbers."""
+        """Notes the sums of the block's lanes, in rows of so many numbers."""
         p, quads = tile.values, (count + 3) // 4
         for k in range(0, tile.lanes, width):
-            top, scale = largest(p, count), scale_for(tile.scales, k, width, temperature)
+            top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
             ties, total = reduce_vector(p, count, top, scale, tile, temperature, meanwhile, k // width * quads)
-            store(noted, TOP * row + k, top)
             store(noted, TIES * row + k, ties)
             store_sums(summed, HIGH * row + k, row, top, total)
-            p = moved(p, tile.pitch)
+            p = moved(p, tile.across)
 
     return note_block
 

@@ -149,9 +149,9 @@ def shallow_columns(operation, compute):
         if many:
             more, tied = terms_of(y, top, ref, wide, moved(terms, 4 * width))
             ties = ties + tied
-            total = total_of_slots(terms, 1, 8)
+            total = total_of_slots(terms, width, 1, 8)
         else:
-            total = total_of_slots(terms, 1, 4)
+            total = total_of_slots(terms, width, 1, 4)
         factor, peak, log_sum, result = settle(top, ties, total, scale)
         found = Settled(fourfold(factor), fourfold(peak), fourfold(log_sum))
         if maps_exponentials:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
-from softmax_numba.cpu.across import across, settling
+from softmax_numba.cpu.across import across, note_tops, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
@@ -127,7 +127,7 @@ def short_rows(operation, compute):
         for t in range(first, last):
             j = t * per_tile
             lanes = min(per_tile, inner - j)
-            tile = Tile(0, j, lanes, values, pitch, scales, values, terms, slots)
+            tile = Tile(0, j, lanes, values, pitch, width, scales, values, terms, slots)
             if temperature is not None:
                 for k in range(per_tile):  # lanes that fill up the last vector take the last one's
                     note_scale(scales, k, temperature_of(temperature, 0, j + min(k, lanes - 1)))
@@ -145,6 +145,7 @@ def short_rows(operation, compute):
                 p = moved(p, pitch)
             quads = (lanes + width - 1) // width * ((length + 3) // 4)
             later = Meanwhile(waiting, place(x, 0, 0, j + per_tile))
+            note_tops(tile, length, noted, most)
             note_block(tile, length, temperature, noted, summed, most, later)
             if in_one:
                 waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))

@@ -233,6 +233,18 @@ def select(typing, condition, yes, no):
 
 
 @intrinsic
+def merged(typing, count, first, rest):
+    """The first ``count`` places of one vector and the others of another one."""
+
+    def emit(context, builder, sig, args):
+        places = ir.Constant(ir.VectorType(I32, first.count), list(range(first.count)))
+        before = builder.icmp_signed("<", places, spread(builder, builder.trunc(args[0], I32), first.count))
+        return builder.select(before, args[1], args[2])
+
+    return first(types.intp, first, first), emit
+
+
+@intrinsic
 def less_at(typing, x, place, number):
     """A vector less a number at one of its places."""
 

@@ -143,14 +143,15 @@ def collapsed(typing, like, total):
 
 
 @intrinsic(prefer_literal=True)
-def total_of_slots(typing, pointer, rows, slots):
-    """The sum over so many slots (a literal: a power of two) that stand one after the other in memory as vectors of
-    lanes; a slot has so many ``rows`` (a literal: 1 to 4) of them, as many vectors apart as a vector has places."""
+def total_of_slots(typing, pointer, step, rows, slots):
+    """The sum over so many slots (a literal: a power of two) that stand in memory as vectors of lanes, ``step`` numbers
+    from each to the next; a slot has so many ``rows`` (a literal: 1 to 4) of them, as many vectors apart as a vector
+    has places."""
     single, count, most = vector_of(pointer.dtype), rows.literal_value, slots.literal_value
 
     def emit(context, builder, sig, args):
         def value(slot, row):
-            place = ir.Constant(I64, (row * single.count + slot) * single.count)
+            place = builder.mul(args[1], ir.Constant(I64, row * single.count + slot))
             return builder.load(place_of(builder, args[0], place, single.llvm), align=pointer.dtype.bitwidth // 8)
 
         def quad(slot):
@@ -174,7 +175,7 @@ def total_of_slots(typing, pointer, rows, slots):
 
         return context.make_tuple(builder, sig.return_type, tree(0, 1))
 
-    return _TOTAL(pointer, rows, slots), emit
+    return _TOTAL(pointer, types.intp, rows, slots), emit
 
 
 # --- in memory ----------------------------------------------------------------------

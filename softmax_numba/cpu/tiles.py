@@ -1,36 +1,34 @@
 """The tiles of the sweep along columns: neighbouring lanes in the second cache, vector by vector of them.
 
 A tile is filled line by line, one value of each lane to a line, so that memory is walked in whole cache lines; in the
-tile the values of one vector of lanes stand one after the other, in the compute dtype, masked-out ones as -inf.
+tile they stand in lines, too, in the compute dtype, masked-out ones as -inf.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
-    LINE_BYTES,
     filled,
     load_first,
     mask_first,
     moved,
     number_at,
-    prefetch,
     put,
     store,
-    stored_size,
     width_of,
 )
 from softmax_numba.cpu.scales import Scales
 from softmax_numba.cpu.simd import select
-from softmax_numba.cpu.wide import load_wide, store_apart
+from softmax_numba.cpu.wide import load_wide
 
 # A tile is as wide as a page of memory, so that memory is walked in long steps, if it fits the second cache.
-TILE_BYTES, MOST_VECTORS = 2**20, 64
-AHEAD_BYTES = 2**14
+TILE_BYTES, MOST_VECTORS = 2**18, 64
 
 
 @inlined
@@ -52,8 +50,9 @@ class Tile(NamedTuple):
     o: int
     j: int
     lanes: int
-    values: object  # a block of every vector of lanes, one after the other
-    pitch: int  # numbers from one vector's block to the next one's
+    values: object
+    across: int  # numbers from one vector of lanes to the next
+    down: int  # from one value of a lane to the next
     scales: Scales  # the lanes' temperatures
     line: object  # one value of each lane in the stored type, where they do not lie side by side
     terms: object  # room for the exponentials of a chunk, where the tile keeps the values
@@ -61,31 +60,26 @@ class Tile(NamedTuple):
 
 
 @inlined
-def _spread_line(p, tile, row):
-    """Copies one value of each lane, which lie side by side at ``p``, to the lanes' vectors."""
+def _copy_line(p, tile, row):
+    """Copies one value of each lane, which lie side by side at ``p``."""
     width = width_of(tile.values)
-    at = moved(tile.values, row * width)
-    k = 0
+    at, k = moved(tile.values, row * tile.down), 0
     while k + 4 * width <= tile.lanes:
-        store_apart(at, 0, tile.pitch, load_wide(p, k, 4))
-        at = moved(at, 4 * tile.pitch)
+        store(at, k, load_wide(p, k, 4))
         k += 4 * width
     while k < tile.lanes:
-        store(at, 0, load_first(p, k, tile.lanes - k))
-        at = moved(at, tile.pitch)
+        store(at, k, load_first(p, k, tile.lanes - k))
         k += width
 
 
 @inlined
-def _spread_masked_line(p, m, tile, row):
+def _copy_masked_line(p, m, tile, row):
     """The same with a mask at ``m``."""
     width = width_of(tile.values)
-    at = moved(tile.values, row * width)
-    nothing = filled(tile.values, -np.inf)
+    at, nothing = moved(tile.values, row * tile.down), filled(tile.values, -np.inf)
     for k in range(0, tile.lanes, width):
         left = tile.lanes - k
-        store(at, 0, select(mask_first(m, k, left, nothing), load_first(p, k, left), nothing))
-        at = moved(at, tile.pitch)
+        store(at, k, select(mask_first(m, k, left, nothing), load_first(p, k, left), nothing))
 
 
 @inlined
@@ -103,7 +97,7 @@ def _read_line(x, mask, tile, i, row):
     direct = x.strides[2] == x.itemsize
     if mask is not None:
         if direct and mask.strides[2] == 1:
-            _spread_masked_line(place(x, tile.o, i, tile.j), place(mask, tile.o, i, tile.j), tile, row)
+            _copy_masked_line(place(x, tile.o, i, tile.j), place(mask, tile.o, i, tile.j), tile, row)
             return
         direct = False
     p = tile.line
@@ -111,28 +105,43 @@ def _read_line(x, mask, tile, i, row):
         p = place(x, tile.o, i, tile.j)
     else:
         _gather_line(x, mask, tile, i)
-    _spread_line(p, tile, row)
+    _copy_line(p, tile, row)
 
 
 @inlined
-def read_block(x, mask, tile, start, count, ahead):
-    """Copies a block of every lane into the tile, up to a whole number of quads.
-
-    So many lines ahead memory is asked for more, unless that is 0.
-    """
+def read_block(x, mask, tile, start, count):
+    """Copies a block of every lane into the tile, up to a whole number of quads."""
     width = width_of(tile.values)
     for i in range(count):
         _read_line(x, mask, tile, start + i, i)
-        if ahead > 0:
-            later = place(x, tile.o, start + i + ahead, tile.j)
-            for k in range(0, tile.lanes, LINE_BYTES // stored_size(later)):
-                prefetch(later, k)
     for i in range(count, (count + 3) & ~3):
         for k in range(0, tile.lanes, width):
-            store(tile.values, k // width * tile.pitch + i * width, filled(tile.values, -np.inf))
+            store(tile.values, i * tile.down + k, filled(tile.values, -np.inf))
 
 
 @inlined
-def lines_ahead(lanes, itemsize):
-    """How many lines of so many lanes memory should be asked for in advance: no prefetcher follows such steps."""
-    return AHEAD_BYTES // (lanes * itemsize) + 1
+def lies_in_lines(x, mask):
+    """Whether the values of neighbouring lanes are neighbours, and what the mask says of them, too."""
+    if mask is None:
+        return x.strides[2] == x.itemsize
+    return x.strides[2] == x.itemsize and mask.strides[2] == 1
+
+
+def line_at(mask, o, j):
+    """Where the first line of a mask stands, if there is one."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(line_at, jit_options=INLINED)
+def _line_at(mask, o, j):
+    if mask == types.none:
+        return lambda mask, o, j: None
+    return lambda mask, o, j: place(mask, o, 0, j)
+
+
+@inlined
+def line_step_of(mask):
+    """How far it is from one line of a mask to the next."""
+    if mask is None:
+        return 0
+    return mask.strides[1]
