@@ -1,11 +1,14 @@
 """The timer: interleaved rounds whose ratios are right even where the times are not."""
 
 import gc
+import hashlib
+import sys
+import threading
 
 import numpy as np
 import pytest
 
-from softmax_numba.bench.timing import Budget, interleaved, ratio, spread
+from softmax_numba.bench.timing import Budget, _others_run, interleaved, ratio, spread
 
 
 class Machine:
@@ -159,6 +162,36 @@ def test_real_time_of_a_known_duration():
 
     figures = interleaved({"sleep": lambda: time.sleep(0.02)}, Budget(1.0, 3, 3))
     assert min(figures["sleep"].seconds) >= 0.02
+
+
+@pytest.mark.parametrize("state", ["R", "S", "D", "t"])
+def test_who_runs_is_seen(tmp_path, state):
+    """As /proc has it, where a name may hold anything; the thread that looks runs, of course."""
+    for name, its in {"1": state, str(threading.get_native_id()): "R", "3": "S"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stat").write_text(f"{name} (a) R name) {its} 1 2 3\n")
+    (tmp_path / "4").mkdir()  # a thread that has just ended
+    assert _others_run(tmp_path) == (state == "R")
+    assert not _others_run(tmp_path / "no such folder")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_thread_that_computes_is_seen():
+    seen, done = [], False
+
+    def compute():  # for a while, without Python's lock
+        while not done:
+            hashlib.sha256(bytes(2**22)).digest()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        while thread.is_alive() and not any(seen):
+            seen.append(_others_run())
+    finally:
+        done = True
+        thread.join()
+    assert any(seen)
 
 
 def test_spread_is_median_and_fifths():

@@ -4,10 +4,13 @@ On a shared machine a time means little and a ratio taken within one round means
 round are kept, and medians with 20 % and 80 % quantiles are computed from them.
 """
 
+import contextlib
 import gc
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,18 +120,33 @@ def _calls_per_sample(call: Call, target_ns: float, clock: Clock) -> tuple[int, 
         calls = min(max(calls + 1, int(1.2 * calls * target_ns / taken)), 10 * calls)
 
 
+def _others_run(tasks: Path = Path("/proc/self/task")) -> bool:
+    """Whether another thread of the process is running now; on systems that do not tell, no.
+
+    Not by their processor time: the kernel brings that of a running thread up to date once a tick, 4 or 10 ms apart.
+    """
+    me = str(threading.get_native_id())
+    try:
+        for task in tasks.iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+                if task.name != me and (task / "stat").read_text().rpartition(")")[2].split()[0] == "R":
+                    return True
+    except OSError:
+        pass
+    return False
+
+
 def _wait_for_quiet(limit: float = 0.05) -> None:
-    """Sleep until the contender before has let go of the processor: its threads may spin on for a while.
+    """Wait until the contender before has let go of the processor: its threads may spin on for a while.
 
     A worker of PyTorch's OpenMP runs for 8 to 10 ms after each call, on a core that the next contender's threads need:
-    a 20 µs copy on two threads took 125 µs meanwhile.
+    a 20 µs copy on two threads took 125 µs meanwhile. This thread does not sleep while it waits: a core that has slept
+    for 10 ms takes 6 ms to come back to its speed (a call of 1.2 ms took 2.6, 2.1, 1.6, 1.3, 1.2 ms), and who follows
+    those threads would pay for it.
     """
     end = time.monotonic() + limit
-    while time.monotonic() < end:
-        used = time.process_time()
-        time.sleep(1e-3)
-        if time.process_time() - used < 0.3e-3:
-            return
+    while _others_run() and time.monotonic() < end:
+        pass
 
 
 def _lead_in(call: Call, cost_ns: float, lead_ns: float, clock: Clock) -> None:
