@@ -50,6 +50,31 @@ def test_every_transposition_of_four_dimensions(name):
 
 
 @every_map
+@pytest.mark.parametrize(("count", "n"), [(1200, 1000), (17_000, 65), (17_000, 64), (300, 4097), (90, 12_345)])
+def test_rows_past_the_cache_have_the_bits_of_rows_alone(name, count, n):
+    """While the cotangents of a row are written the next row is added up: from any place on, in place, and a NaN or an
+    infinity in one row is nothing to its neighbours."""
+    y, dy = forward(name, (count, n), np.float32), cotangent((count, n), np.float32)
+    dy[3, n // 2], dy[7, n - 1] = np.nan, np.inf
+    some = [0, 1, 2, 3, 4, 6, 7, 8, count // 2, count - 2, count - 1]
+    expected = [WAYS_BACK[name](y[i], dy[i]) for i in some]
+    room = np.full(count * n + 40, 7, np.float32)
+    for shift in (0, 1, 16):
+        start = -room.ctypes.data % 64 // 4 + shift
+        out = room[start : start + count * n].reshape(count, n)
+        given, other = y.copy(), dy.copy()
+        for found in (
+            WAYS_BACK[name](y, dy, out=out),
+            WAYS_BACK[name](given, dy, out=given),
+            WAYS_BACK[name](y, other, out=other),
+        ):
+            for i, row in zip(some, expected, strict=True):
+                assert same_bits(found[i], row), (i, shift)
+        out[...] = 7
+        assert (room == 7).all()  # nothing else was written
+
+
+@every_map
 @every_float
 def test_a_lane_alone_and_among_others(name, dtype):
     for n in (1, 5, 16, 33, 100, 1000, 4100):

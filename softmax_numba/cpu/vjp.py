@@ -57,6 +57,10 @@ TILE_BYTES, MOST_VECTORS, FEWEST_VECTORS = 2**19, 64, 16
 AHEAD = 256
 
 
+# Rows of so many bytes are woven: one is written while the next is added up.
+WOVEN_FROM, WOVEN_TO = 256, 2**18
+
+
 class One(NamedTuple):
     """What exp(y) is computed relative to: exp(0), and what that comes to."""
 
@@ -144,6 +148,18 @@ def _one(like):
     return One(ref, scale, 1.0 / exp_relative(like, ref, scale))
 
 
+class Due(NamedTuple):
+    """The cotangents of a row that are to be written while the next row is added up."""
+
+    y: object
+    dy: object
+    out: object
+    count: int
+    whole: int  # how many of them make up quads
+    total: object
+    inverse: object
+
+
 def _row_steps(steps, width):
     """Compiles the sum over a stretch of a row, and its cotangents."""
     term, more, cotangent = steps
@@ -155,7 +171,18 @@ def _row_steps(steps, width):
         return term(load_first_zero(y, i, count - i, 1), load_first_zero(dy, i, count - i, 1))
 
     @inlined
-    def add_up(y, dy, count, total):
+    def write_quad(due, i, one, past_cache):
+        """A quad of what is due, if there is one."""
+        if i < due.whole:
+            result = cotangent(load_wide(due.y, i, 4), load_wide(due.dy, i, 4), due.total, due.inverse, one)
+            if past_cache:
+                stream(due.out, i, result)
+            else:
+                store(due.out, i, result)
+
+    @inlined
+    def add_up(y, dy, count, total, due, one, past_cache):
+        """The sum over a stretch; meanwhile, a quad for each of its quads, what is due is written."""
         zero = filled(y, 0.0)
         i = 0
         while i + wide <= count:
@@ -166,6 +193,7 @@ def _row_steps(steps, width):
             for k in range(4):
                 prefetch(y, i + AHEAD + k * width)
                 prefetch(dy, i + AHEAD + k * width)
+            write_quad(due, i, one, past_cache)
             i += wide
         if 0 < count - i <= width:
             total = plus(zero, total, first_term(y, dy, i, count))
@@ -176,25 +204,30 @@ def _row_steps(steps, width):
         return total
 
     @inlined
-    def write(y, dy, count, out, total, inverse, one, past_cache):
+    def due_of(y, dy, count, out, total, inverse, one, past_cache):
+        """The cotangents of a row as due: from where :func:`stream` may put them, if it shall; the others are written
+        at once."""
         i = 0
         if past_cache:
             i = min(count, to_full_vectors(out))
             if i > 0:
                 store_first(out, 0, i, cotangent(load_first(y, 0, i), load_first(dy, 0, i), total, inverse, one))
-        while i + wide <= count:
-            result = cotangent(load_wide(y, i, 4), load_wide(dy, i, 4), total, inverse, one)
-            if past_cache:
-                stream(out, i, result)
-            else:
-                store(out, i, result)
+        count -= i
+        return Due(moved(y, i), moved(dy, i), moved(out, i), count, count // wide * wide, total, inverse)
+
+    @inlined
+    def finish(due, done, one, past_cache):
+        """What is due but for the quads before ``done``."""
+        i = min(done, due.whole)
+        while i < due.whole:
+            write_quad(due, i, one, past_cache)
             i += wide
-        while i < count:
-            given, other = load_first(y, i, count - i), load_first(dy, i, count - i)
-            store_first(out, i, count - i, cotangent(given, other, total, inverse, one))
+        while i < due.count:
+            given, other = load_first(due.y, i, due.count - i), load_first(due.dy, i, due.count - i)
+            store_first(due.out, i, due.count - i, cotangent(given, other, due.total, due.inverse, one))
             i += width
 
-    return add_up, write
+    return add_up, due_of, finish
 
 
 @inlined
@@ -207,8 +240,8 @@ def vjp_rows(backward, compute):
     """Compiles the sweep over lanes ``first`` to ``last`` of y, dy and out (outer, length, inner)."""
     width, room = 64 // np.dtype(compute).itemsize, BLOCK + _SPARE
     looks = backward.finite is not None
-    add_guarded, write_guarded = _row_steps(backward.steps, width)
-    add_up, write = _row_steps(backward.finite or backward.steps, width)
+    add_guarded, due_guarded, finish_guarded = _row_steps(backward.steps, width)
+    add_up, due_of, finish = _row_steps(backward.finite or backward.steps, width)
 
     def sweep(y, dy, temperature, out, first, last, past_cache):
         length, inner = y.shape[1], y.shape[2]
@@ -217,6 +250,10 @@ def vjp_rows(backward, compute):
         direct = y.strides[1] == y.itemsize and dy.strides[1] == dy.itemsize and out.strides[1] == out.itemsize
         size = length if direct else BLOCK
         streamed = past_cache and direct and length * out.itemsize >= STREAMED_ROW_BYTES
+        woven = direct and WOVEN_FROM <= length * y.itemsize <= WOVEN_TO
+        inverse = scale_of(compute(0), temperature_of(temperature, 0, 0)).inverse
+        nothing = Due(place(y, 0, 0, 0), place(dy, 0, 0, 0), place(out, 0, 0, 0), 0, 0, compute(0), inverse)
+        due = nothing
         o = first // inner
         j = first - o * inner - 1
         for _ in range(first, last):
@@ -229,7 +266,9 @@ def vjp_rows(backward, compute):
                 p, q = place(y, o, start, j), place(dy, o, start, j)
                 if not direct:
                     p, q = staged(y, dy, o, start, j, count, stage, other)
-                total = add_up(p, q, count, total)
+                total = add_up(p, q, count, total, due, one, streamed)
+            finish(due, length, one, streamed)
+            due = nothing
             high, low = collapsed(zero, total)
             guarded = looks and not math.isfinite(high + low)
             if guarded:
@@ -237,7 +276,7 @@ def vjp_rows(backward, compute):
                 for start in range(0, length, size):
                     count = min(size, length - start)
                     p, q = staged(y, dy, o, start, j, count, stage, other)
-                    total = add_guarded(p, q, count, total)
+                    total = add_guarded(p, q, count, total, nothing, one, streamed)
                 high, low = collapsed(zero, total)
             of_lane, scale = compute(high + low), scale_of(compute(0), temperature_of(temperature, o, j))
             for start in range(0, length, size):
@@ -247,12 +286,17 @@ def vjp_rows(backward, compute):
                     p, q = staged(y, dy, o, start, j, count, stage, other)
                     to = result
                 if guarded:
-                    write_guarded(p, q, count, to, of_lane, scale.inverse, one, streamed)
+                    now = due_guarded(p, q, count, to, of_lane, scale.inverse, one, streamed)
+                    finish_guarded(now, 0, one, streamed)
                 else:
-                    write(p, q, count, to, of_lane, scale.inverse, one, streamed)
+                    due = due_of(p, q, count, to, of_lane, scale.inverse, one, streamed)
+                    if not woven:
+                        finish(due, 0, one, streamed)
+                        due = nothing
                 if not direct:
                     for i in range(count):
                         put(place(out, o, start + i, j), 0, number_at(result, i))
+        finish(due, 0, one, streamed)
         if streamed:
             fence()
         release(stage)
