@@ -48,7 +48,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             return large(x, axis, out) if type(axis) is int and -x.ndim <= axis < x.ndim else None
         fresh = out is None
         if fresh:
-            if x.size >= PARALLEL_FROM:
+            if x.nbytes >= pages.LEAST_BYTES:
                 return large(x, -1, out)
             out = empty(x.shape[:-1] if one_number else x.shape, x.dtype)
         enter = last

@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import numba
 import numpy as np
 import pytest
 from grids import normal
@@ -13,10 +14,12 @@ from oracle import BFLOAT16, same_bits
 from processes import run
 
 import softmax_numba
-from softmax_numba.cpu import crew, joining, threads
+from softmax_numba.cpu import crew, door, joining, sweeps, threads
+from softmax_numba.cpu.compiled import address_of_body
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, LEAVE, MOST, NAP, NAPS, NUMBERS
-from softmax_numba.cpu.sweeps import address_of_body
+from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
+from softmax_numba.cpu.lane import BLOCK, LOGSUMEXP, SOFTMAX
+from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or cores() < 2, reason="needs Linux's semaphores and a second core"
@@ -69,6 +72,77 @@ def test_masks_and_temperatures():
     assert same_bits(found[[0, 350, 699]], np.stack(rows))
 
 
+# Of each door: few values, and more than without a crew.
+@pytest.mark.parametrize(
+    ("operation", "dtype", "form", "length"),
+    [
+        (SOFTMAX, "float32", door.WOVEN, 100),
+        (SOFTMAX, "float64", door.SHORT, 10),
+        (LOGSUMEXP, "float32", door.ROWS, 100),
+        (SOFTMAX, "bfloat16", door.ROWS, 1000),
+        (SOFTMAX, "float32", door.BLOCKS, BLOCK + 5),
+    ],
+)
+@pytest.mark.parametrize("least", [CREW_FROM, PARALLEL_FROM, PARALLEL_FROM * 20])
+def test_doors_lead_who_is_awake(operation, dtype, form, length, least):
+    """Without a word of Python, and to the same bits as each row alone."""
+    x = normal((-(-least // length), length), BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype), scale=3.0)
+    out = np.empty(x.shape[:1] if operation.one_number else x.shape, x.dtype)
+    function, enter = getattr(softmax_numba, operation.name), door.door(operation, dtype, form)
+
+    def call():
+        said = enter(x, out)
+        if said != sweeps.DONE or not crew._crew.numbers[AWAKE]:
+            function(x, out=out)  # wakes somebody
+            crew._crew.numbers[LAST] = 0
+        return said
+
+    assert joined(call) == sweeps.DONE
+    rows = [0, len(x) // 2, len(x) - 1]
+    assert same_bits(out[rows], np.stack([function(x[i]) for i in rows]))
+
+
+def asleep():
+    """Whether all members sleep before long."""
+    end = time.monotonic() + 10
+    while crew._crew.seen[AWAKE] and time.monotonic() < end:
+        time.sleep(1e-3)
+    return not crew._crew.seen[AWAKE]
+
+
+def test_doors_do_not_lead_without_need():
+    """Nobody joins where Numba was told to use one thread; and what a plan may be better for is left to it."""
+    x = normal((700, 100), np.float32)
+    out, one_lane, two = np.empty_like(x), np.ones((1, 2**20), "f4"), np.ones((2, 60_000), "f4")
+    woven, blocks = (door.door(SOFTMAX, "float32", form) for form in (door.WOVEN, door.BLOCKS))
+    joined(lambda: softmax_numba.softmax(x))
+    assert asleep()
+    assert woven(x, out) == door.LARGE
+
+    many, seen = numba.get_num_threads(), crew._crew.seen
+    calls = seen[CALL]
+    seen[AWAKE] = 1  # as far as a door knows
+    try:
+        assert woven(x.T, out.T) == woven(x[::-1], out) == door.LARGE
+        assert woven(two, two) == door.BLOCKS
+        assert blocks(one_lane, one_lane) == door.LARGE
+        numba.set_num_threads(1)
+        assert woven(x, out) == sweeps.DONE
+        assert seen[CALL] == calls
+        numba.set_num_threads(many)
+        assert woven(x, out) == sweeps.DONE
+        assert seen[CALL] != calls
+    finally:
+        numba.set_num_threads(many)
+        seen[AWAKE] = 0
+
+
+def test_calls_that_follow_closely_wake_somebody():
+    """Even those of so few values that none is shared with the layer's threads."""
+    x = normal((CREW_FROM // 100 + 1, 100), np.float32)
+    assert same_bits(joined(lambda: softmax_numba.softmax(x)), np.stack([softmax_numba.softmax(row) for row in x]))
+
+
 def test_no_more_join_than_threads_are_in_use():
     x = normal((700, 100), np.float32)
     joined(lambda: softmax_numba.softmax(x))
@@ -79,10 +153,7 @@ def test_no_more_join_than_threads_are_in_use():
 def test_they_sleep_soon():
     x = normal((700, 100), np.float32)
     joined(lambda: softmax_numba.softmax(x))
-    end = time.monotonic() + 10
-    while crew._crew.seen[AWAKE] and time.monotonic() < end:
-        time.sleep(1e-3)
-    assert not crew._crew.seen[AWAKE]
+    assert asleep()
     used = time.process_time()
     time.sleep(0.2)
     assert time.process_time() - used < 0.1
@@ -93,7 +164,7 @@ def test_calls_far_apart_wake_nobody():
     joined(lambda: softmax_numba.softmax(x))
     calls = crew._crew.numbers[CALL]
     for _ in range(3):
-        time.sleep(2 * crew._crew.spin)
+        time.sleep(2e-9 * crew._crew.seen[SPIN])
         softmax_numba.softmax(x)
     assert crew._crew.numbers[CALL] == calls
 
@@ -113,10 +184,13 @@ def test_a_failure_in_a_share_is_the_callers():
         crew.compiled(body, "failing_body", body=True), "failing", (*arrays, types.intp, types.intp, types.boolean)
     )
     x = np.ones((20, 2, 1), np.float32)
-    leader = crew.leader(arrays)
+    leader, numbers = crew.leader(arrays), crew._Crew(crew._room())
+    numbers.seen[LEAD] = crew._lead()
     with pytest.raises(MemoryError):
-        leader(address, x, None, None, x, 20, 4, 1, False, crew._crew.numbers)
-    leader(address, x, None, None, x, 10, 4, 1, False, crew._crew.numbers)
+        leader(address, x, None, None, x, 20, 4, 1, False, numbers.address)
+    assert leader(address, x, None, None, x, 10, 4, 1, False, numbers.address)
+    numbers.seen[LED] = 1
+    assert not leader(address, x, None, None, x, 20, 4, 1, False, numbers.address)
 
 
 def test_from_several_python_threads():
@@ -174,13 +248,13 @@ def test_who_runs_where_the_leader_does_goes_elsewhere():
 
 def awake(leader, patience=10**12):
     """A member on one core, whose leader was last seen on ``leader`` (-1: unknown); its thread, its numbers."""
-    numbers = np.zeros(NUMBERS, np.int64)
+    numbers = crew._room()
     numbers[CORE] = 1 + leader
     serve = crew._server()
 
     def work():
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        serve(numbers, patience, 1)
+        serve(numbers.ctypes.data, patience, 1)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

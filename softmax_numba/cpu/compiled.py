@@ -195,6 +195,17 @@ def compiled_for(function: Callable[..., object], name: str, signature: tuple[An
     return dispatcher
 
 
+_loaded: list[Any] = []  # what was compiled stays in memory as long as its address may be called
+
+
+def address_of_body(body: Callable[..., object], name: str, signature: tuple[Any, ...]) -> int:
+    """Where the machine code of a body stands for one signature."""
+    dispatcher: Any = compiled_for(body, name, signature)
+    _loaded.append(dispatcher)
+    (result,) = dispatcher.overloads.values()
+    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+
+
 def once(make: Callable[..., _Made]) -> Callable[..., _Made]:
     """``make``, called once for each set of arguments, also where several threads ask at the same time.
 

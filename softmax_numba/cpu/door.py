@@ -1,11 +1,12 @@
-"""The door by which small calls come in: NumPy's arrays, read in compiled code as CPython hands them over.
+"""The door by which calls on few values come in: NumPy's arrays, read in compiled code as CPython hands them over.
 
 Numba's dispatchers look up the types of what they are given and make of each array a structure with a reference of
 its own: of a call on ten numbers that is half the time. A door is compiled code that gets the objects themselves. It
 reads type, shape, strides and flags where NumPy's C interface has them (``PyArrayObject`` in its reference manual, part
 of what extension modules are built on), decides what Python would take ten times as long for, and calls the sweep.
 
-What it cannot take it refuses, with nothing done: then the long way finds out what is to be said.
+It takes what one thread does alone, and what is worth a second one while the crew is awake (``crew.py``). What it
+cannot take it refuses, with nothing done: then the long way finds out what is to be said.
 """
 
 import ctypes
@@ -19,20 +20,30 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
+from softmax_numba.cpu import crew
 from softmax_numba.cpu.arrays import apart, place
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import body_named, compiled, named
+from softmax_numba.cpu.jit import as_task, body_named, call_lead, compiled, named
+from softmax_numba.cpu.joining import ENDED, LEAD, begins, ends, follows_closely, look, now, tell, threads_awake
 from softmax_numba.cpu.lane import BLOCK, Operation
 from softmax_numba.cpu.memory import number_at, put
-from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM, is_woven, longest_short
+from softmax_numba.cpu.plan import (
+    CREW_FROM,
+    FEWEST_SHORT,
+    PARALLEL_FROM,
+    is_past_cache,
+    is_shared_lane,
+    is_woven,
+    longest_short,
+)
 from softmax_numba.cpu.short import vectors_in_short_tile
 from softmax_numba.cpu.simd import I8, I32, I64
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
-# What a door says beside REFUSED and DONE: that there are too many values for it, or that another one is to be asked,
-# of another dtype (OTHER) or of one of these forms.
+# What a door says beside REFUSED and DONE: that a plan is needed, or that another door is to be asked, of another dtype
+# (OTHER) or of one of these forms.
 LARGE, OTHER, ROWS, SHORT, WOVEN, BLOCKS = range(2, 8)
 SWEEPS = {ROWS: "rows", SHORT: "short", WOVEN: "woven", BLOCKS: "blocks"}
 
@@ -208,7 +219,8 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     ``out`` has x's shape, or one axis less where the operation gives one number a lane, and x's dtype. Arrays of one
     axis or two may have any strides, those of more are in C order. ``DONE`` if it was done. Otherwise nothing was:
     ``REFUSED`` where a condition does not hold, or where the two overlap otherwise than in the same places; ``LARGE``
-    where threads may be worth while; ``OTHER`` for another dtype of x; else the form of the door to ask.
+    where threads may be worth while and cannot be had here; ``OTHER`` for another dtype of x; else the form of the door
+    to ask.
     """
     arrays, one_number = Arrays(storage_of(storage), False, False), operation.one_number
     dtype = dtype_of(storage)
@@ -216,12 +228,14 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     named(symbol, body_of(operation, SWEEPS[form], arrays))
     named("softmax_numba.ndarray", id(np.ndarray))
     named(f"softmax_numba.dtype.{storage}", id(dtype))
+    named("softmax_numba.crew", crew.address())
     body = body_named(symbol, tried=True)
+    address_of_body, crew_numbers = _address_named(symbol), _address_named("softmax_numba.crew")
     ndarray, this_dtype = _address_named("softmax_numba.ndarray"), _address_named(f"softmax_numba.dtype.{storage}")
     given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
     itemsize, per_vector = dtype.itemsize, 64 // arrays.compute.itemsize
     longest, certain = longest_short(itemsize), operation.maps_exponentials  # one value over itself need not be 1
-    short, woven = form == SHORT, inlined(is_woven)
+    short, woven, is_long, is_past = form == SHORT, inlined(is_woven), inlined(is_shared_lane), inlined(is_past_cache)
 
     @inlined
     def of_this_dtype(handed):
@@ -236,19 +250,48 @@ def door(operation: Operation, storage: str, form: int) -> Door:
         return WOVEN if not one_number and side_by_side and woven(lanes, length, itemsize) else ROWS
 
     @inlined
-    def sweep(x, out, lanes, length):
-        """By rows; for the sweep along short ones the lanes are the inner axis."""
+    def threads_for(lanes, length, flags):
+        """How many threads sweep over so many values, 0 if that is not for a door to say."""
+        values = lanes * length
+        if values < CREW_FROM or length == 1:
+            return 1 if values < PARALLEL_FROM else 0
+        many = 0
+        if flags & _C_CONTIGUOUS and values <= crew.MOST_VALUES:
+            many = threads_awake(crew_numbers(), values > crew.FEW_VALUES)
+        if is_long(lanes, length, many):
+            return 0
+        if many == 0 and values < PARALLEL_FROM and not follows_closely(crew_numbers()):
+            return 1
+        return many
+
+    @inlined
+    def sweep(x, out, lanes, length, many):
+        """By rows; for the sweep along short ones the lanes are the inner axis. Whether it was done, and failed."""
         if length == 1 and certain:
             _settle_certain(x, out)
-            return False
+            return True, False
         units = lanes
         if short:
             per_tile = vectors_in_short_tile(length, per_vector) * per_vector
             units = (lanes + per_tile - 1) // per_tile
-        state = _without_lock(lanes * length > _RELEASE_FROM)
-        failed = body(x, None, None, out, 0, units, False)
+        numbers = crew_numbers()
+        past_cache = not one_number and is_past(lanes * length * itemsize)
+        if many == 1 or units == 1:
+            state = _without_lock(lanes * length > _RELEASE_FROM)
+            failed = body(x, None, None, out, 0, units, past_cache)
+            _with_lock(state)
+            if lanes * length >= CREW_FROM:
+                tell(numbers, ENDED, now())
+            return True, failed
+        if not begins(numbers):
+            return False, False
+        state = _without_lock(True)
+        function, given = as_task(address_of_body(), x, None, None, out, past_cache)
+        shares = min(units, crew.SHARES * many)
+        failed = call_lead(look(numbers, LEAD), numbers, function, given, units, shares, many - 1)
+        ends(numbers)
         _with_lock(state)
-        return failed
+        return True, failed
 
     def enter(x, out):
         if not of_this_dtype(x):
@@ -272,7 +315,8 @@ def door(operation: Operation, storage: str, form: int) -> Door:
         values = lanes * length
         if values == 0:
             return REFUSED
-        if values >= PARALLEL_FROM:
+        many = threads_for(lanes, length, flags & out_flags)
+        if many == 0:
             return LARGE
         step, out_step = _entry(strides, axes - 1), itemsize
         row, out_row = length * itemsize, itemsize if one_number else length * itemsize
@@ -298,9 +342,10 @@ def door(operation: Operation, storage: str, form: int) -> Door:
         same = not one_number and data == out_data and row == out_row and step == out_step
         if not same and not apart(source, target):
             return REFUSED
-        if sweep(source, target, lanes, length):
+        done, failed = sweep(source, target, lanes, length, many)
+        if failed:
             raise MemoryError("no memory for a buffer")
-        return DONE
+        return DONE if done else LARGE
 
     name = f"{operation.name}-door-{SWEEPS[form]}-{storage}"
     holding = compiled(enter, name.replace("-", "_"), nogil=False)

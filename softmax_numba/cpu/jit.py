@@ -59,6 +59,12 @@ def call_loss_body(
 
 
 @intrinsic
+def call_lead(typing, address, numbers, function, given, units, shares, most):
+    """Calls :func:`softmax_numba.cpu.joining.lead`."""
+    return _at_address(types.boolean, address, *[types.intp] * 6)
+
+
+@intrinsic
 def call_long_body(
     typing, address, x, mask, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache
 ):

@@ -7,6 +7,7 @@ joins any more, and the leader waits for those who did; it never waits for anybo
 """
 
 import platform
+import sys
 
 from llvmlite import ir
 from numba import types
@@ -14,13 +15,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import as_task, call_body, call_task
+from softmax_numba.cpu.jit import as_task, call_body, call_lead, call_task
 from softmax_numba.cpu.simd import I8, I32, I64
 
-# Where what stands; what several threads write has a cache line of its own.
-CALL, TAKEN, LAST, LEAVE, END, AWAKE, PRESENT, BELL = 8, 16, 17, 24, 25, 32, 33, 48
+# Where what stands, counted from the address by which all know the numbers, in words of 8 bytes; what several threads
+# write has a cache line of its own.
+CALL, TAKEN, LAST, LEAVE, END, AWAKE, PRESENT, BELL, LED = 8, 16, 17, 24, 25, 32, 33, 48, 56
 FUNCTION, GIVEN, UNITS, SHARES, MOST, FAILED, CORE = range(40, 47)
-NUMBERS = 64
+# For whoever leads without asking Python: how many threads are of use, where the machine code of `lead` stands and that
+# of Numba's question how many threads the caller's thread may use; when a call that the crew could have joined ended
+# last, and how long ago that may be for the next to have somebody awake, in nanoseconds.
+USEFUL, LEAD, ASK, ENDED, SPIN = range(64, 69)
+NUMBERS = 72
 LOOKS_A_TURN = 256  # some microseconds
 NAP, NAPS = 50, 4  # microseconds, and how many of them use up a member's patience
 # CALL holds the call's number, whether one may join, and in its lowest bits how many have.
@@ -31,9 +37,8 @@ _HINTS = {"x86_64": ("llvm.x86.sse2.pause",), "aarch64": ("llvm.aarch64.hint", i
 _HINTS |= {"amd64": _HINTS["x86_64"], "arm64": _HINTS["aarch64"]}
 
 
-def _place(context, builder, sig, args):
-    data = context.make_array(sig.args[0])(context, builder, args[0]).data
-    return builder.gep(data, [args[1]])
+def _place(builder, args):
+    return builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]])
 
 
 @intrinsic
@@ -41,9 +46,9 @@ def look(typing, numbers, index):
     """A number that another thread may write; what it wrote before is seen from here on."""
 
     def emit(context, builder, sig, args):
-        return builder.load_atomic(_place(context, builder, sig, args), "acquire", 8)
+        return builder.load_atomic(_place(builder, args), "acquire", 8)
 
-    return types.int64(numbers, types.intp), emit
+    return types.int64(types.intp, types.intp), emit
 
 
 @intrinsic
@@ -51,10 +56,10 @@ def tell(typing, numbers, index, value):
     """Writes a number for other threads to look at."""
 
     def emit(context, builder, sig, args):
-        builder.store_atomic(args[2], _place(context, builder, sig, args), "release", 8)
+        builder.store_atomic(args[2], _place(builder, args), "release", 8)
         return context.get_dummy_value()
 
-    return types.void(numbers, types.intp, types.int64), emit
+    return types.void(types.intp, types.intp, types.int64), emit
 
 
 @intrinsic
@@ -62,9 +67,9 @@ def add(typing, numbers, index, value):
     """Adds to a number that other threads change too; what it was before."""
 
     def emit(context, builder, sig, args):
-        return builder.atomic_rmw("add", _place(context, builder, sig, args), args[2], "seq_cst")
+        return builder.atomic_rmw("add", _place(builder, args), args[2], "seq_cst")
 
-    return types.int64(numbers, types.intp, types.int64), emit
+    return types.int64(types.intp, types.intp, types.int64), emit
 
 
 @intrinsic
@@ -72,10 +77,10 @@ def replace(typing, numbers, index, before, after):
     """Writes ``after`` if the number still is ``before``; whether it was."""
 
     def emit(context, builder, sig, args):
-        done = builder.cmpxchg(_place(context, builder, sig, args), args[2], args[3], "seq_cst")
+        done = builder.cmpxchg(_place(builder, args), args[2], args[3], "seq_cst")
         return builder.extract_value(done, 1)
 
-    return types.boolean(numbers, types.intp, types.int64, types.int64), emit
+    return types.boolean(types.intp, types.intp, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -90,6 +95,17 @@ def pause(typing):
         return context.get_dummy_value()
 
     return types.void(), emit
+
+
+@intrinsic
+def call_ask(typing, address):
+    """Calls a function without arguments that stands there, for a 32-bit number."""
+
+    def emit(context, builder, sig, args):
+        kind = ir.FunctionType(I32, [])
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind.as_pointer()), []), I64)
+
+    return types.int64(types.intp), emit
 
 
 def _called(name, *arguments):
@@ -112,6 +128,7 @@ give_way = _called("sched_yield")  # to another thread that waits for this core,
 core = _called("sched_getcpu")  # on which this thread runs
 _nap = _called("usleep", NAP)
 
+_MONOTONIC = I32(1)
 _MASK = ir.ArrayType(I64, 16)  # of 1024 cores, the C library's cpu_set_t
 _AFFINITY = ir.FunctionType(I32, [I32, I64, _MASK.as_pointer()])
 
@@ -154,17 +171,21 @@ def _wait(looks):
 
 @inlined
 def _take(numbers, k):
-    units, shares = numbers[UNITS], numbers[SHARES]
-    if call_task(numbers[FUNCTION], numbers[GIVEN], units * k // shares, units * (k + 1) // shares):
+    units, shares = look(numbers, UNITS), look(numbers, SHARES)
+    if call_task(look(numbers, FUNCTION), look(numbers, GIVEN), units * k // shares, units * (k + 1) // shares):
         tell(numbers, FAILED, 1)
 
 
-@inlined
 def lead(numbers, function, given, units, shares, most):
-    """Carries out a task together with at most ``most`` of those who are awake."""
-    numbers[FUNCTION], numbers[GIVEN], numbers[UNITS], numbers[SHARES] = function, given, units, shares
-    numbers[MOST], numbers[FAILED], numbers[TAKEN], numbers[LAST] = most, 0, 0, 0
-    numbers[CORE] = 1 + core()  # 0: unknown
+    """Carries out a task together with at most ``most`` of those who are awake; whether it failed."""
+    tell(numbers, FUNCTION, function)
+    tell(numbers, GIVEN, given)
+    tell(numbers, UNITS, units)
+    tell(numbers, SHARES, shares)
+    tell(numbers, MOST, most)
+    tell(numbers, CORE, 1 + core())  # 0: unknown
+    for index in (FAILED, TAKEN, LAST):
+        tell(numbers, index, 0)
     tell(numbers, CALL, look(numbers, CALL) + ONE_CALL + OPEN)
     k = 0
     while add(numbers, TAKEN, 1) < shares:
@@ -175,29 +196,28 @@ def lead(numbers, function, given, units, shares, most):
     while look(numbers, CALL) & JOINED:
         looks += 1
         _wait(looks)
-    if look(numbers, FAILED):
-        raise MemoryError("no memory for a buffer")
+    return look(numbers, FAILED) != 0
 
 
 @intrinsic
 def _sleep(typing, numbers, index):
     """Waits for the semaphore that stands there, or for a signal."""
-    return _called_with_place("sem_wait", numbers)
+    return _called_with_place("sem_wait")
 
 
 @intrinsic
 def _rung_again(typing, numbers, index):
     """Not 0 unless the semaphore has been raised once more, which this takes back."""
-    return _called_with_place("sem_trywait", numbers)
+    return _called_with_place("sem_trywait")
 
 
-def _called_with_place(name, numbers):
+def _called_with_place(name):
     def emit(context, builder, sig, args):
-        place = builder.bitcast(_place(context, builder, sig, args), I8.as_pointer())
+        place = builder.bitcast(_place(builder, args), I8.as_pointer())
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I32, [place.type]), name)
         return builder.call(function, [place])
 
-    return types.int32(numbers, types.intp), emit
+    return types.int32(types.intp, types.intp), emit
 
 
 @inlined
@@ -208,10 +228,10 @@ def _stay_awake(numbers, patience):
     while waited < patience and not look(numbers, LEAVE):
         call = look(numbers, CALL)
         waited += 1
-        if call & OPEN and call // ONE_CALL != seen and call & JOINED < numbers[MOST]:
+        if call & OPEN and call // ONE_CALL != seen and call & JOINED < look(numbers, MOST):
             if replace(numbers, CALL, call, call + 1):
                 seen, waited = call // ONE_CALL, 0
-                shares = numbers[SHARES]
+                shares = look(numbers, SHARES)
                 while add(numbers, TAKEN, 1) < shares:
                     _take(numbers, shares - 1 - add(numbers, LAST, 1))
                 add(numbers, CALL, -1)
@@ -241,10 +261,65 @@ def serve(numbers, patience, times):
     add(numbers, PRESENT, -1)
 
 
+@intrinsic
+def now(typing):
+    """Nanoseconds, by the clock of :func:`time.perf_counter_ns`; 0 where there is no crew."""
+
+    def emit(context, builder, sig, args):
+        if sys.platform != "linux":
+            return I64(0)
+        both = cgutils.alloca_once(builder, ir.ArrayType(I64, 2))  # seconds and nanoseconds
+        kind = ir.FunctionType(I32, [I32, both.type])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "clock_gettime"), [_MONOTONIC, both])
+        seconds, rest = (builder.extract_value(builder.load(both), i) for i in range(2))
+        return builder.add(builder.mul(seconds, I64(1_000_000_000)), rest)
+
+    return types.int64(), emit
+
+
+@inlined
+def follows_closely(numbers):
+    """Whether a call that the crew could have joined has just ended."""
+    spin = look(numbers, SPIN)
+    return spin > 0 and now() - look(numbers, ENDED) < spin
+
+
+@inlined
+def threads_awake(numbers, all_of_them):
+    """How many threads a call made now may have with the crew; 0 if that is not known or somebody is not awake, or the
+    crew are not ``all_of_them`` that the call might have otherwise."""
+    question = look(numbers, ASK)
+    if question == 0:
+        return question
+    asked, useful = call_ask(question), look(numbers, USEFUL)
+    many = min(asked, useful)
+    if all_of_them and many < asked:
+        return 0
+    return many if look(numbers, AWAKE) >= many - 1 else 0
+
+
+@inlined
+def begins(numbers):
+    """Whether nobody else leads; then it is this thread, until it says :func:`ends`."""
+    return replace(numbers, LED, 0, 1)
+
+
+@inlined
+def ends(numbers):
+    tell(numbers, LED, 0)
+    tell(numbers, ENDED, now())
+
+
 def led(body, x, other, temperature, out, units, shares, most, past_cache, numbers):
-    """The sweep ``body`` over all units, by whoever is awake."""
+    """The sweep ``body`` over all units, by whoever is awake; False, and nothing done, while somebody else leads."""
     if shares == 1:
         call_body(body, x, other, temperature, out, 0, units, past_cache)
-    else:
-        function, given = as_task(body, x, other, temperature, out, past_cache)
-        lead(numbers, function, given, units, shares, most)
+        return True
+    if not begins(numbers):
+        return False
+    function, given = as_task(body, x, other, temperature, out, past_cache)
+    failed = call_lead(look(numbers, LEAD), numbers, function, given, units, shares, most)
+    ends(numbers)
+    if failed:
+        raise MemoryError("no memory for a buffer")
+    return True

@@ -14,7 +14,7 @@ from numba import prange, types
 from softmax_numba import pages
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.arrays import start_of
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
@@ -28,7 +28,7 @@ from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sums import as_total, collapsed, plus, two_sum
-from softmax_numba.cpu.sweeps import Arrays, address_of_body, body_of
+from softmax_numba.cpu.sweeps import Arrays, body_of
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import STORED, dtype_of, storage_of

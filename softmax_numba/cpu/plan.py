@@ -13,6 +13,8 @@ from softmax_numba.cpu.tiles import vectors_across
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
 PARALLEL_FROM = 2**16
+# With threads that are awake (crew.py), it needs two microseconds: what one needs for so many.
+CREW_FROM = 2**14
 # And a lane that threads share has two launches.
 LONG_FROM = 2**18
 # Shares a thread, so that a core that is busy with something else holds up little.
@@ -48,6 +50,11 @@ def is_woven(lanes: int, length: int, itemsize: int) -> bool:
 def is_past_cache(nbytes: int) -> bool:
     """Whether results of so many bytes are to be streamed past the caches."""
     return nbytes >= PAST_CACHE_BYTES
+
+
+def is_shared_lane(lanes: int, length: int, threads: int) -> bool:
+    """Whether lanes are so few and so long that each is to be cut up among threads."""
+    return threads > 1 and lanes * length >= LONG_FROM and lanes < 2 * threads and length > (2 * threads - 1) * BLOCK
 
 
 class Plan(NamedTuple):
@@ -94,7 +101,7 @@ def plan(
     values = lanes * length
     many = threads > 1 and values >= PARALLEL_FROM
     past_cache = not one_number and is_past_cache(values * itemsize)
-    if many and values >= LONG_FROM and lanes < 2 * threads and blocks >= 2 * threads:
+    if is_shared_lane(lanes, length, threads):
         return Plan("long", min(blocks, SHARES * threads), past_cache)
     sweep: Literal["rows", "short", "woven", "blocks", "columns", "deep", "shallow"]
     sweep = "rows" if length <= BLOCK else "blocks"

@@ -16,11 +16,11 @@ from numba import prange, types
 from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.jit import call_body, call_long_body, compiled
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
-from softmax_numba.cpu.plan import Plan
+from softmax_numba.cpu.plan import CREW_FROM, Plan
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.shallow import shallow_columns
 from softmax_numba.cpu.short import short_rows, short_tiles_of
@@ -62,7 +62,6 @@ _BUILDERS = {
     "shallow": shallow_columns,
     "long": long_lanes,
 }
-_loaded = []  # what was compiled stays in memory as long as its address may be called
 
 
 @once
@@ -76,14 +75,6 @@ def body_of(operation: Operation, sweep: str, arrays: Arrays) -> int:
         bounds = (types.intp,) * 4 + (numbers, *notes, types.intp, types.intp)
     signature = (*arrays.types, *bounds, types.boolean)
     return address_of_body(build(operation, arrays.compute.type), f"{operation.name}-{sweep}", signature)
-
-
-def address_of_body(body: Callable, name: str, signature: tuple[types.Type, ...]) -> int:
-    """Where the machine code of a body stands for one signature."""
-    dispatcher = compiled_for(body, name, signature)
-    _loaded.append(dispatcher)
-    (result,) = dispatcher.overloads.values()
-    return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 
 @once
@@ -171,22 +162,25 @@ def _carrier(
         body = body_of(operation, alone, arrays)
         _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
 
-    if plan.shares == 1:
+    values = outer * length * inner
+    few = plan.sweep != "long" and values <= crew.MOST_VALUES
+    if plan.shares == 1 and not (few and values >= CREW_FROM):
         return _turned(serial) if plan.sweep == "short" else serial
 
     body = body_of(operation, plan.sweep, arrays)
-    parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
+    parallel = serial
+    if plan.shares > 1:
+        parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
-    few = plan.sweep != "long" and outer * length * inner <= crew.MOST_VALUES
-    together = crew.together(arrays.types, body, units, plan.past_cache)
+    together = crew.together(arrays.types, body, values, units, plan.past_cache)
 
     def shared(x, mask, temperature, out):
         if not few:
             crew.dismiss()
         elif together(x, mask, temperature, out):
             return
-        if not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
+        if plan.shares == 1 or not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
             serial(x, mask, temperature, out)
         if few:
             crew.ended()

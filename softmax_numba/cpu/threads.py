@@ -79,6 +79,12 @@ def in_use() -> int:
     return int(_numba_threads._get_num_threads())  # the public function takes two locks first: 0.7 µs
 
 
+def address_of_question() -> int:
+    """Where the machine code stands that says how many threads a parallel call of this thread uses, once that is
+    settled: a C function without arguments."""
+    return ctypes.cast(_numba_threads._get_num_threads, ctypes.c_void_p).value or 0
+
+
 # How many shares of a parallel loop make a task for whoever is free. By default (0) Numba hands each thread one equal
 # part, and a core that is busy with something else, another library's threads that still spin, holds up everybody.
 # These find the layer's functions by name when a kernel is loaded; Numba's own, once compiled, hold addresses of their

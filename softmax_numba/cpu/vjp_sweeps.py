@@ -7,12 +7,12 @@ from numba import prange, types
 
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.arrays import apart, as_lanes, start_of
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.jit import body_named, call_body, compiled, named
 from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, SHARES, WIDE_SHARE, is_past_cache
 from softmax_numba.cpu.simd import COMPUTES_IN
-from softmax_numba.cpu.sweeps import DONE, REFUSED, address_of_body
+from softmax_numba.cpu.sweeps import DONE, REFUSED
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.cpu.vjp import Backward, vjp_columns, vjp_rows
