@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_numba import interop, pages
-from softmax_numba.cpu import loss_sweeps
+from softmax_numba.cpu import loss_sweeps, loss_totals
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of
 from softmax_numba.lanes import as_lanes, reduced_axes, split
 
@@ -119,7 +119,7 @@ def examined_targets(
         flat, counted = examined_indices(given, classes, options.ignored)
         if options.weight is None:
             return Targets(flat, float(counted))
-        return Targets(flat, loss_sweeps.weigh(flat, options.weight, options.ignored))
+        return Targets(flat, loss_totals.weigh(flat, options.weight, options.ignored))
     if kind == "f" or name_of(given.dtype) in FLOATS:
         if given.shape != shape:
             raise ValueError(
@@ -136,7 +136,7 @@ def examined_indices(given: np.ndarray, classes: int, ignored: int) -> tuple[np.
     if flat.dtype.kind == "u" and flat.dtype.itemsize == 8:
         flat = np.minimum(flat, flat.dtype.type(2**63 - 1))
     flat = np.ascontiguousarray(flat, np.int64)
-    counted, wrong = loss_sweeps.examine(flat, classes, ignored)
+    counted, wrong = loss_totals.examine(flat, classes, ignored)
     if wrong:
         first = int(((flat != ignored) & ((flat < 0) | (flat >= classes))).argmax())
         place = tuple(int(i) for i in np.unravel_index(first, given.shape))
@@ -237,10 +237,10 @@ def _tables(options: Options, indices: bool, classes: int, compute: np.dtype) ->
     weights = np.ones(classes) if options.weight is None else options.weight
     share = np.empty(0, compute)
     if not indices or options.weight is not None:
-        share = loss_sweeps.padded((1.0 - options.smoothing) * weights, compute)
+        share = loss_totals.padded((1.0 - options.smoothing) * weights, compute)
     if not dense:
         return share, np.empty(0, compute)
-    return share, loss_sweeps.padded(options.smoothing / classes * weights, compute)
+    return share, loss_totals.padded(options.smoothing / classes * weights, compute)
 
 
 def reduced(losses: np.ndarray, kept: tuple[int, ...], options: Options, total: float, name: str) -> np.ndarray:
@@ -248,7 +248,7 @@ def reduced(losses: np.ndarray, kept: tuple[int, ...], options: Options, total: 
     if options.reduction == "none":
         result = losses[: math.prod(kept)].reshape(kept)
     else:
-        value = loss_sweeps.sum_of(losses)
+        value = loss_totals.sum_of(losses)
         if options.reduction == "mean":
             value = value / total if total else 0.0
         result = np.asarray(value)

@@ -1,5 +1,6 @@
 """Threads that stay awake between calls: they join, and nobody depends on them."""
 
+import contextlib
 import os
 import sys
 import threading
@@ -43,6 +44,18 @@ def two_threads(monkeypatch):
     monkeypatch.setattr(softmax_numba.calls.threads, "in_use", lambda: 2)
 
 
+@contextlib.contextmanager
+def one_thread(monkeypatch):
+    many = numba.get_num_threads()
+    with monkeypatch.context() as alone:
+        alone.setattr(threads, "in_use", lambda: 1)
+        numba.set_num_threads(1)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(many)
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "shape", "axis"),
     [
@@ -59,9 +72,60 @@ def test_the_same_bits_as_one_thread(name, dtype, shape, axis, monkeypatch):
     x = normal(shape, dtype, scale=3.0)
     function = getattr(softmax_numba, name)
     found = joined(lambda: function(x, axis))
-    with monkeypatch.context() as alone:
-        alone.setattr(threads, "in_use", lambda: 1)
+    with one_thread(monkeypatch):
         assert same_bits(found, function(x, axis))
+
+
+@pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
+@pytest.mark.parametrize(("shape", "axis"), [((701, 100), 1), ((9, 300, 31), 1), ((300, 1000), 0)])
+def test_ways_back(name, shape, axis, monkeypatch):
+    y, dy = normal(shape, np.float32), normal(shape, np.float32, seed=2)
+    function = getattr(softmax_numba, name)
+    found = joined(lambda: function(y, dy, axis))
+    with one_thread(monkeypatch):
+        assert same_bits(found, function(y, dy, axis))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "cross_entropy_and_grad"])
+@pytest.mark.parametrize(
+    ("shape", "axis", "options"),
+    [
+        ((701, 100), 1, {}),  # what most callers say has kernels of its own
+        ((8200, 10), 1, {"reduction": "none"}),
+        ((40, 5000), 1, {"reduction": "sum"}),
+        ((701, 100), 1, {"label_smoothing": 0.1, "z_loss": 0.01}),
+        ((4, 20, 2000), 1, {"reduction": "none"}),
+        ((300, 1000), 0, {"focal_gamma": 2.0}),
+    ],
+)
+def test_losses(name, shape, axis, options, monkeypatch):
+    x = normal(shape, np.float32, scale=3.0)
+    lanes = shape[:axis] + shape[axis + 1 :]
+    targets = np.random.default_rng(1).integers(0, shape[axis], lanes)
+
+    def call():
+        return getattr(softmax_numba, name)(x, targets, axis=axis, **options)
+
+    found = joined(call)
+    with one_thread(monkeypatch):
+        expected = call()
+    if name == "cross_entropy":
+        found, expected = (found,), (expected,)
+    for one, other in zip(found, expected, strict=True):
+        assert same_bits(np.asarray(one), np.asarray(other))
+
+
+def test_losses_while_somebody_else_leads(monkeypatch):
+    x = normal((701, 100), np.float32)
+    targets = np.zeros(701, np.int64)
+    expected = joined(lambda: softmax_numba.cross_entropy(x, targets))
+    crew._crew.seen[LED] = 1
+    try:
+        joined_calls = crew._crew.seen[CALL]
+        assert softmax_numba.cross_entropy(x, targets) == expected
+        assert crew._crew.seen[CALL] == joined_calls
+    finally:
+        crew._crew.seen[LED] = 0
 
 
 def test_masks_and_temperatures():
@@ -164,6 +228,7 @@ def test_calls_far_apart_wake_nobody():
     joined(lambda: softmax_numba.softmax(x))
     calls = crew._crew.numbers[CALL]
     for _ in range(3):
+        assert asleep()
         time.sleep(2e-9 * crew._crew.seen[SPIN])
         softmax_numba.softmax(x)
     assert crew._crew.numbers[CALL] == calls
@@ -184,13 +249,14 @@ def test_a_failure_in_a_share_is_the_callers():
         crew.compiled(body, "failing_body", body=True), "failing", (*arrays, types.intp, types.intp, types.boolean)
     )
     x = np.ones((20, 2, 1), np.float32)
+    given = x, None, None, x
     leader, numbers = crew.leader(arrays), crew._Crew(crew._room())
     numbers.seen[LEAD] = crew._lead()
     with pytest.raises(MemoryError):
-        leader(address, x, None, None, x, 20, 4, 1, False, numbers.address)
-    assert leader(address, x, None, None, x, 10, 4, 1, False, numbers.address)
+        leader(address, given, 20, 4, 1, False, numbers.address)
+    assert leader(address, given, 10, 4, 1, False, numbers.address)
     numbers.seen[LED] = 1
-    assert not leader(address, x, None, None, x, 20, 4, 1, False, numbers.address)
+    assert not leader(address, given, 20, 4, 1, False, numbers.address)
 
 
 def test_from_several_python_threads():

@@ -14,9 +14,10 @@ from oracle import BFLOAT16, same_bits
 import softmax_numba
 from softmax_numba import calls
 from softmax_numba.cpu import door, sweeps
+from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.plan import FEWEST_SHORT, PARALLEL_FROM
+from softmax_numba.cpu.plan import FEWEST_SHORT
 
 pytestmark = no_warnings
 
@@ -188,7 +189,7 @@ def test_what_is_refused():
 
 def test_who_is_to_be_asked_instead():
     rows, turned = (door.door(SOFTMAX, "float32", form) for form in (door.ROWS, door.SHORT))
-    for shape, said in (((100, 7), door.SHORT), ((1, 5000), door.BLOCKS), ((PARALLEL_FROM // 8, 8), door.LARGE)):
+    for shape, said in (((100, 7), door.SHORT), ((1, 5000), door.BLOCKS), ((MOST_VALUES // 8 + 1, 8), door.LARGE)):
         x = normal(shape, np.float32)
         out = np.full_like(x, 7)
         assert rows(x, out) == said

@@ -47,6 +47,22 @@ def planned(
 
 
 @pytest.mark.parametrize(
+    ("columns", "one_number", "shares"),
+    [
+        pytest.param((1, 1000, 400), False, 1, id="too narrow for two cores"),
+        pytest.param((1, 300, 1000), False, 2, id="wide enough"),
+        pytest.param((2, 300, 400), False, 2, id="slabs of their own"),
+        pytest.param((1, 1000, 400), True, 2, id="nothing is written side by side"),
+        pytest.param((1, 10_000, 400), False, 2, id="past the caches"),
+    ],
+)
+def test_the_width_of_columns_for_two_cores(columns, one_number, shares):
+    found = planned(*columns, one_number=one_number, count=2)
+    assert found.across
+    assert found.shares == shares
+
+
+@pytest.mark.parametrize(
     ("lanes", "dtype", "sweep", "shared", "past_cache"),
     [
         pytest.param((1, 10), np.float32, "rows", False, False, id="one short lane"),
@@ -166,11 +182,11 @@ CALLS = {
     "woven, shared": ((700, 100), 1, ("woven", True, False)),
     "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
     "columns, serial": ((40, 50), 0, ("columns", False, False)),
-    "columns, shared": ((100, 700), 0, ("columns", True, False)),
+    "columns, shared": ((100, 800), 0, ("columns", True, False)),
     "columns, shared, past the cache": ((110, 11_000), 0, ("columns", True, True)),
     "columns of three dimensions": ((4, 50, 400), 1, ("columns", True, False)),
     "deep, serial": ((300, 40), 0, ("deep", False, False)),
-    "deep, shared": ((1000, 700), 0, ("deep", True, False)),
+    "deep, shared": ((1000, 800), 0, ("deep", True, False)),
     "deep, shared, past the cache": ((2, 1100, 1100), 1, ("deep", True, True)),
     "shallow, serial": ((5, 2, 40), 1, ("shallow", False, False)),
     "shallow, shared": ((8, 9000), 0, ("shallow", True, False)),
@@ -193,8 +209,7 @@ def test_every_plan_is_taken(name, plans):
     for what, (shape, axis, expected) in CALLS.items():
         x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         # Foreign bytes, so that no shorter way than a plan is open.
-        given = x.astype(x.dtype.newbyteorder()) if what.endswith("serial") else x
-        getattr(softmax_numba, name)(given, axis)
+        getattr(softmax_numba, name)(x.astype(x.dtype.newbyteorder()), axis)
         ((operation, found),) = plans
         plans.clear()
         sweep, shared, past_cache = expected

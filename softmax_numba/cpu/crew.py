@@ -12,6 +12,7 @@ While enough of them are awake, compiled code can lead them without a word of Py
 """
 
 import atexit
+import contextlib
 import ctypes
 import math
 import os
@@ -44,13 +45,20 @@ from softmax_numba.cpu.joining import (
     led,
     serve,
 )
+from softmax_numba.cpu.plan import CREW_FROM
 
 # More values take the layer's threads, and so do more than FEW_VALUES if there are more of those. Measured on two cores
 # beside the layer: 1.3 times as fast at 100,000 values, 1.2 times at 10**6, 1.05 times at 4 * 10**6.
 FEW_VALUES, MOST_VALUES = 2**18, 2**22
 MOST_MEMBERS = 7
-SHARES = 4  # a thread
+# Shares a thread, of few values and of many: who is held up in the last one holds up everybody.
+FEW_SHARES, MANY_SHARES, MANY_VALUES = 4, 8, 2**20
 _DEFAULT_SPIN, _MOST_SPIN = 200_000, 1_000_000_000  # nanoseconds
+
+
+def shares_of(units: int, values: int, many: int) -> int:
+    """Into how many shares so many units are cut for ``many`` threads."""
+    return min(units, many * (FEW_SHARES if values <= MANY_VALUES else MANY_SHARES))
 
 
 def _spin() -> int:
@@ -103,11 +111,6 @@ class _Crew:
 _crew = _Crew(_room())
 
 
-def address() -> int:
-    """Where the numbers stand; the same in a forked child, whose crew is its own."""
-    return _crew.address
-
-
 def _serve(crew: _Crew, serve: Callable) -> None:
     """What a member's thread does: everything but this in compiled code, without Python's lock."""
     looks, least, alone = 1000, math.inf, _room()
@@ -129,50 +132,81 @@ def _lead() -> int:
 
 
 @once
-def leader(operands: tuple[types.Type, ...]) -> Callable:
-    """What :func:`together` calls for a sweep over arrays of these types."""
-    signature = (types.intp, *operands, types.intp, types.intp, types.intp, types.boolean, types.intp)
+def leader(arguments: tuple[types.Type, ...]) -> Callable[..., bool]:
+    """``call(body, arguments, units, shares, most, past_cache, numbers)`` for a body with such arguments."""
+    signature = (types.intp, types.Tuple(arguments), *[types.intp] * 3, types.boolean, types.intp)
     return compiled_for(compiled(led, "led"), "led", signature)
 
 
+def begin(values: int) -> int:
+    """How many threads a call on so many values has with the crew, which it leads until :func:`end`.
+
+    0, and no end is to be told, if it has better be carried out in another way: no call has just ended, it has too few
+    values or too many, or somebody else leads.
+    """
+    crew = _crew
+    seen = crew.seen
+    if not CREW_FROM <= values <= MOST_VALUES:
+        if values > MOST_VALUES:
+            dismiss()
+        return 0
+    if time.perf_counter_ns() - seen[ENDED] >= seen[SPIN] and not seen[AWAKE]:
+        return 0
+    if not crew.leads.acquire(False):
+        return 0
+    many = threads.in_use()
+    if seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most:  # asking takes a microsecond
+        crew.most = min(cores(), MOST_MEMBERS + 1)
+        seen[USEFUL], seen[ASK] = crew.most, threads.address_of_question()
+    if many > crew.most and values > FEW_VALUES:
+        dismiss()
+        many = 0
+    many = min(many, crew.most)
+    if many < 2:
+        end()
+        return 0
+    if not seen[LEAD]:
+        seen[LEAD] = _lead()
+    crew.wake(many - 1)
+    return many
+
+
+def address() -> int:
+    """Where the numbers stand; the same in a forked child, whose crew is its own."""
+    return _crew.address
+
+
+def end() -> None:
+    """To be told when a call that began has been carried out, or has failed."""
+    with contextlib.suppress(RuntimeError):  # a signal handler forked meanwhile: this is the child
+        _crew.leads.release()
+
+
 def together(
-    operands: tuple[types.Type, ...], body: int, values: int, units: int, past_cache: bool
-) -> Callable[..., bool]:
-    """``call(arrays)``: carries out a sweep with the crew; False, and nothing done, where no call has just ended, or
-    where so many values had better have the layer's threads."""
-    leads: list[Callable] = []  # made when there is a crew to lead
-
-    def call(*arrays: np.ndarray | None) -> bool:
-        crew = _crew
-        seen = crew.seen
-        alone = time.perf_counter_ns() - seen[ENDED] >= seen[SPIN] and not seen[AWAKE]
-        if alone or not crew.leads.acquire(False):
-            return False
-        try:
-            many = threads.in_use()
-            if seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most:  # asking takes a microsecond
-                crew.most = min(cores(), MOST_MEMBERS + 1)
-                seen[USEFUL], seen[ASK] = crew.most, threads.address_of_question()
-            if many > crew.most and values > FEW_VALUES:
-                dismiss()
-                return False
-            if not seen[LEAD]:
-                seen[LEAD] = _lead()
-            many = min(many, crew.most)
-            crew.wake(many - 1)
-            if not leads:
-                leads.append(leader(operands))
-            shares = min(units, SHARES * many)
-            return leads[0](body, *arrays, units, shares, many - 1, past_cache, crew.address)
-        finally:
-            crew.leads.release()
-
-    return call
+    body: Callable[[], int],
+    kinds: tuple[types.Type, ...],
+    arguments: tuple[Any, ...],
+    values: int,
+    units: int,
+    shares: int,
+    past_cache: bool,
+) -> bool:
+    """Whether the crew has carried out the ``units`` of the body at address ``body()``, on these arguments, of these
+    ``kinds``, in at most so many shares."""
+    many = begin(values)
+    if many == 0:
+        return False
+    try:
+        shares = min(shares, shares_of(units, values, many))
+        return leader(kinds)(body(), arguments, units, shares, many - 1, past_cache, _crew.address)
+    finally:
+        end()
 
 
-def ended() -> None:
-    """To be told when a call on few values has been carried out in another way."""
-    _crew.seen[ENDED] = time.perf_counter_ns()
+def ended(values: int) -> None:
+    """To be told when a call on so many values has been carried out in another way."""
+    if CREW_FROM <= values <= MOST_VALUES:
+        _crew.seen[ENDED] = time.perf_counter_ns()
 
 
 def dismiss() -> None:

@@ -24,8 +24,8 @@ from softmax_numba.cpu import crew
 from softmax_numba.cpu.arrays import apart, place
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import as_task, body_named, call_lead, compiled, named
-from softmax_numba.cpu.joining import ENDED, LEAD, begins, ends, follows_closely, look, now, tell, threads_awake
+from softmax_numba.cpu.jit import address_named, body_named, compiled, named
+from softmax_numba.cpu.joining import ENDED, follows_closely, lead_unless_led, now, tell, threads_awake
 from softmax_numba.cpu.lane import BLOCK, Operation
 from softmax_numba.cpu.memory import number_at, put
 from softmax_numba.cpu.plan import (
@@ -130,20 +130,6 @@ def _entry(typing, address, index):
     return types.int64(types.int64, types.intp), emit
 
 
-def _address_named(symbol: str) -> Callable[[], int]:
-    """Compiles to the address that :func:`named` has given a name: it is another one in every process."""
-
-    @intrinsic
-    def address(typing):
-        def emit(context, builder, sig, args):
-            there = builder.module.globals.get(symbol) or ir.GlobalVariable(builder.module, I8, symbol)
-            return builder.ptrtoint(there, I64)
-
-        return types.int64(), emit
-
-    return address
-
-
 def _lanes_of(storage: types.Type, readonly: bool) -> Callable[..., Any]:
     """Compiles to an array of three axes, borrowed, by its address, shape and strides."""
     array = types.Array(storage, 3, "A", readonly=readonly)
@@ -230,10 +216,11 @@ def door(operation: Operation, storage: str, form: int) -> Door:
     named(f"softmax_numba.dtype.{storage}", id(dtype))
     named("softmax_numba.crew", crew.address())
     body = body_named(symbol, tried=True)
-    address_of_body, crew_numbers = _address_named(symbol), _address_named("softmax_numba.crew")
-    ndarray, this_dtype = _address_named("softmax_numba.ndarray"), _address_named(f"softmax_numba.dtype.{storage}")
+    address_of_body, crew_numbers = address_named(symbol), address_named("softmax_numba.crew")
+    ndarray, this_dtype = address_named("softmax_numba.ndarray"), address_named(f"softmax_numba.dtype.{storage}")
     given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
     itemsize, per_vector = dtype.itemsize, 64 // arrays.compute.itemsize
+    shares_of = inlined(crew.shares_of)
     longest, certain = longest_short(itemsize), operation.maps_exponentials  # one value over itself need not be 1
     short, woven, is_long, is_past = form == SHORT, inlined(is_woven), inlined(is_shared_lane), inlined(is_past_cache)
 
@@ -283,15 +270,11 @@ def door(operation: Operation, storage: str, form: int) -> Door:
             if lanes * length >= CREW_FROM:
                 tell(numbers, ENDED, now())
             return True, failed
-        if not begins(numbers):
-            return False, False
-        state = _without_lock(True)
-        function, given = as_task(address_of_body(), x, None, None, out, past_cache)
-        shares = min(units, crew.SHARES * many)
-        failed = call_lead(look(numbers, LEAD), numbers, function, given, units, shares, many - 1)
-        ends(numbers)
+        state, shares = _without_lock(True), shares_of(units, lanes * length, many)
+        given = x, None, None, out
+        both = lead_unless_led(numbers, address_of_body(), given, units, shares, many - 1, past_cache)
         _with_lock(state)
-        return True, failed
+        return both
 
     def enter(x, out):
         if not of_this_dtype(x):

@@ -78,6 +78,20 @@ def named(symbol, address):
     binding.add_symbol(symbol, address)
 
 
+def address_named(symbol):
+    """Compiles to the address that :func:`named` has given a name: it is another one in every process."""
+
+    @intrinsic
+    def address(typing):
+        def emit(context, builder, sig, args):
+            there = builder.module.globals.get(symbol) or ir.GlobalVariable(builder.module, ir.IntType(8), symbol)
+            return builder.ptrtoint(there, _I64)
+
+        return types.int64(), emit
+
+    return address
+
+
 def body_named(symbol, tried=False):
     """:func:`call_body` of a sweep that has a name: the caller is compiled for it alone and is given no address.
 
@@ -95,17 +109,21 @@ def body_named(symbol, tried=False):
 
 
 @intrinsic
-def as_task(typing, address, x, other, temperature, out, past_cache):
-    """The sweep at ``address`` over these arrays as something that any thread may call, while the caller runs: a
-    function and what it is given, both as integers for :func:`call_task`."""
-    arrays = [types.unliteral(kind) for kind in (x, other, temperature, out)]
-    kinds = [*arrays, types.intp, types.intp, types.boolean]
+def as_task(typing, address, arguments, past_cache):
+    """The body ``(*arguments, first, last, past_cache)`` at ``address`` as something that any thread may call, while
+    the caller runs: a function and what it is given, both as integers for :func:`call_task`."""
+    given_types = [types.unliteral(kind) for kind in arguments.types]
+    kinds = [*given_types, types.intp, types.intp, types.boolean]
 
     def emit(context, builder, sig, args):
-        record = ir.LiteralStructType([value.type for value in args])
+        body, given, past = args
+        given = [builder.extract_value(given, i) for i in range(len(given_types))]
+        given = [context.cast(builder, *one) for one in zip(given, sig.args[1].types, given_types, strict=True)]
+        values = [body, *given, past]
+        record = ir.LiteralStructType([value.type for value in values])
         with builder.goto_entry_block():
             room = builder.alloca(record)
-        for i, value in enumerate(args):
+        for i, value in enumerate(values):
             builder.store(value, builder.gep(room, [_I32(0), _I32(i)]))
         name = builder.module.get_unique_name("softmax_numba.task")
         function = ir.Function(builder.module, _TASK, name)
@@ -113,14 +131,14 @@ def as_task(typing, address, x, other, temperature, out, past_cache):
         inside = ir.IRBuilder(function.append_basic_block())
         given, first, last = function.args
         given = inside.bitcast(given, record.as_pointer())
-        body, *values, past = (inside.load(inside.gep(given, [_I32(0), _I32(i)])) for i in range(len(args)))
+        body, *values, past = (inside.load(inside.gep(given, [_I32(0), _I32(i)])) for i in range(len(values)))
         body = inside.inttoptr(body, context.call_conv.get_function_type(types.none, kinds).as_pointer())
         status, _ = context.call_conv.call_function(inside, body, types.none, kinds, [*values, first, last, past])
         inside.ret(inside.zext(status.is_error, _I64))
         both = builder.ptrtoint(function, _I64), builder.ptrtoint(room, _I64)
         return context.make_tuple(builder, sig.return_type, both)
 
-    return types.UniTuple(types.intp, 2)(types.intp, *arrays, types.boolean), emit
+    return types.UniTuple(types.intp, 2)(types.intp, arguments, types.boolean), emit
 
 
 @intrinsic

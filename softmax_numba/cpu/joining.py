@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import as_task, call_body, call_lead, call_task
+from softmax_numba.cpu.jit import as_task, call_lead, call_task
 from softmax_numba.cpu.simd import I8, I32, I64
 
 # Where what stands, counted from the address by which all know the numbers, in words of 8 bytes; what several threads
@@ -310,16 +310,21 @@ def ends(numbers):
     tell(numbers, ENDED, now())
 
 
-def led(body, x, other, temperature, out, units, shares, most, past_cache, numbers):
-    """The sweep ``body`` over all units, by whoever is awake; False, and nothing done, while somebody else leads."""
-    if shares == 1:
-        call_body(body, x, other, temperature, out, 0, units, past_cache)
-        return True
+@inlined
+def lead_unless_led(numbers, body, arguments, units, shares, most, past_cache):
+    """Carries out the units of a body with the crew: whether it was done, and failed; nothing was while somebody else
+    leads."""
     if not begins(numbers):
-        return False
-    function, given = as_task(body, x, other, temperature, out, past_cache)
+        return False, False
+    function, given = as_task(body, arguments, past_cache)
     failed = call_lead(look(numbers, LEAD), numbers, function, given, units, shares, most)
     ends(numbers)
+    return True, failed
+
+
+def led(body, arguments, units, shares, most, past_cache, numbers):
+    """The same for Python: whether it was done."""
+    done, failed = lead_unless_led(numbers, body, arguments, units, shares, most, past_cache)
     if failed:
         raise MemoryError("no memory for a buffer")
-    return True
+    return done

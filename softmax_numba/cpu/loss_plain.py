@@ -12,13 +12,15 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba import pages
-from softmax_numba.cpu import threads
+from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
+from softmax_numba.cpu.jit import address_named, call_body, call_loss_body, compiled, named
+from softmax_numba.cpu.joining import lead_unless_led
 from softmax_numba.cpu.lane import NORMALISER, PARTS
-from softmax_numba.cpu.loss_sweeps import INDICES, added_up, arranged, body_of_losses, counts_of
+from softmax_numba.cpu.loss_sweeps import INDICES, arranged, body_of_losses
+from softmax_numba.cpu.loss_totals import added_up, counts_of
 from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import PARALLEL_FROM
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
@@ -34,14 +36,24 @@ _PRANGE = {
 }
 
 
+# The ways to go through the lanes: in one thread, with the layer's threads, with the crew. What a kernel says beside
+# REFUSED and DONE: that somebody else leads the crew.
+_ALONE, _LAYER, _CREW = "", "_shared", "_together"
+_LED = 2
+
+
 class _Arrangement(NamedTuple):
     """How a call is carried out: a kernel, if it can be one with threads, and what the kernel takes."""
 
-    serial: Callable[..., int]
-    parallel: Callable[..., int] | None
+    storage: str
+    gradient: bool
+    parallel: bool
     normalise: int
     lose: int
     numbers: np.ndarray
+
+    def kernel(self, way: str) -> Callable[..., int]:
+        return _kernel(self.storage, self.gradient, way)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -54,8 +66,7 @@ def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int)
     lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
     size = min(how.size, how.units)
     numbers = np.array([sweep == "short", lanes_of_unit, size, how.units, shares, how.past_cache], np.int64)
-    parallel = _kernel(storage, gradient, True) if shares > 1 else None
-    return _Arrangement(_kernel(storage, gradient, False), parallel, normalise, body_of_losses(how.kernel), numbers)
+    return _Arrangement(storage, gradient, shares > 1, normalise, body_of_losses(how.kernel), numbers)
 
 
 def run(
@@ -98,12 +109,20 @@ def run(
         return False
     losses = pages.empty((-(-len(x) // 8) * 8,), np.float64)
     call = (how.normalise, how.lose, x, targets, losses, found, _NOTHING[storage] if out is None else out)
-    more = ignore, reduction, how.numbers
-    if how.parallel is not None:
-        parallel, states = how.parallel, []
-        if threads.run(lambda: states.append(parallel(*call, *more))):
-            return states[0] == DONE
-    return how.serial(*call, *more) == DONE
+    call += ignore, reduction, how.numbers
+    many = crew.begin(x.size)
+    if many > 0:
+        try:
+            said = how.kernel(_CREW)(*call, many, crew.address())
+        finally:
+            crew.end()
+        if said != _LED:
+            return said == DONE
+    states: list[int] = []
+    if not how.parallel or not threads.run(lambda: states.append(how.kernel(_LAYER)(*call, 1, 0))):
+        states.append(how.kernel(_ALONE)(*call, 1, 0))
+    crew.ended(x.size)
+    return states[0] == DONE
 
 
 _NOTHING = {name: np.empty((0, 0), name) for name in ("float32", "float64")}  # in the place of a gradient
@@ -133,7 +152,33 @@ def _share(normalise, lose, x, targets, parts, losses, out, options, ignore, num
 
 
 @once
-def _kernel(storage: str, gradient: bool, parallel: bool) -> Callable[..., int]:
+def _body_of_shares(storage: str, gradient: bool) -> int:
+    """What who joins the crew carries out: shares ``first`` to ``last``."""
+
+    def shares_of_losses(
+        normalise, lose, x, targets, losses, out, options, ignore, numbers, shares, first, last, past_cache
+    ):
+        room = np.empty((numbers[2] * numbers[1], PARTS), compute)
+        for k in range(first, last):
+            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
+
+    compute = Arrays(storage_of(storage), False, False, True).compute.type
+    values, indices, losses, _, out = _arrays(storage)
+    options, numbers = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
+    given = (types.intp, types.intp, values, indices, losses, out, options, types.int64, numbers, types.intp)
+    body = compiled(shares_of_losses, "shares_of_losses", body=True)
+    return address_of_body(body, "shares_of_losses", (*given, types.intp, types.intp, types.boolean))
+
+
+def _arrays(storage: str) -> tuple[types.Type, ...]:
+    """The types of x, targets, losses, what is found, and the gradient."""
+    kind = storage_of(storage)
+    values, indices = types.Array(kind, 2, "C", readonly=True), types.Array(types.int64, 1, "C", readonly=True)
+    return values, indices, types.Array(types.float64, 1, "C"), types.Array(kind, 1, "C"), types.Array(kind, 2, "C")
+
+
+@once
+def _kernel(storage: str, gradient: bool, way: str) -> Callable[..., int]:
     arrays = Arrays(storage_of(storage), False, False, True)
     compute, stored = arrays.compute.type, dtype_of(storage).type
 
@@ -184,9 +229,9 @@ def _kernel(storage: str, gradient: bool, parallel: bool) -> Callable[..., int]:
     def no_task_left(before):
         set_share_size(before)
 
-    begin, finish = (tasks, no_task_left) if parallel else (no_tasks, no_more_tasks)
+    begin, finish = (tasks, no_task_left) if way == _LAYER else (no_tasks, no_more_tasks)
 
-    def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers):
+    def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers):
         counted, wrong = counts_of(targets, x.shape[1], ignore)
         if refuses(x, targets, out, wrong):
             return REFUSED
@@ -199,10 +244,29 @@ def _kernel(storage: str, gradient: bool, parallel: bool) -> Callable[..., int]:
         reduce(losses, x.shape[0], counted, reduction, found)
         return DONE
 
-    name = "plain_losses" + ("_shared" if parallel else "") + ("_gradient" if gradient else "")
-    values = types.Array(arrays.storage, 2, "C", readonly=True)
-    indices = types.Array(types.int64, 1, "C", readonly=True)
-    results = types.Array(arrays.storage, 1, "C"), types.Array(arrays.storage, 2, "C")
-    counts = types.int64, types.intp, types.Array(types.int64, 1, "C")
-    signature = (types.intp, types.intp, values, indices, types.Array(types.float64, 1, "C"), *results, *counts)
-    return compiled_for(compiled(plain_losses, name, parallel=_PRANGE if parallel else False), name, signature)
+    def losses_together(
+        normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers
+    ):
+        counted, wrong = counts_of(targets, x.shape[1], ignore)
+        if refuses(x, targets, out, wrong):
+            return REFUSED
+        options, shares = options_of(counted, reduction), shares_of(numbers[3], x.size, many)
+        given = normalise, lose, x, targets, losses, out, options, ignore, numbers, shares
+        done, failed = lead_unless_led(crew_numbers, body(), given, shares, shares, many - 1, False)
+        if failed:
+            raise MemoryError("no memory for a buffer")
+        if not done:
+            return _LED
+        reduce(losses, x.shape[0], counted, reduction, found)
+        return DONE
+
+    call = losses_together if way == _CREW else plain_losses
+    shares_of = inlined(crew.shares_of)
+    if way == _CREW:
+        symbol = f"softmax_numba.shares_of_losses.{storage}" + (".gradient" if gradient else "")
+        named(symbol, _body_of_shares(storage, gradient))
+        body = address_named(symbol)
+    name = "plain_losses" + way + ("_gradient" if gradient else "")
+    counts = types.int64, types.intp, types.Array(types.int64, 1, "C"), types.intp, types.intp
+    signature = (types.intp, types.intp, *_arrays(storage), *counts)
+    return compiled_for(compiled(call, name, parallel=_PRANGE if way == _LAYER else False), name, signature)

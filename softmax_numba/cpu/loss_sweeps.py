@@ -12,22 +12,19 @@ import numpy as np
 from numba import prange, types
 
 from softmax_numba import pages
-from softmax_numba.cpu import sweeps, threads
-from softmax_numba.cpu.arrays import start_of
+from softmax_numba.cpu import crew, sweeps, threads
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS, safe_top
-from softmax_numba.cpu.loss import Kind, as_one
+from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
 from softmax_numba.cpu.loss_focal import loss_focal
 from softmax_numba.cpu.loss_rows import loss_rows
-from softmax_numba.cpu.memory import filled, load
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
-from softmax_numba.cpu.sums import as_total, collapsed, plus, two_sum
 from softmax_numba.cpu.sweeps import Arrays, body_of
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
@@ -35,8 +32,6 @@ from softmax_numba.dtypes import STORED, dtype_of, storage_of
 
 # So many bytes of values wait in a thread's cache until their losses are taken.
 CHUNK_BYTES = 2**18
-# Numbers beyond the last class, and losses beyond the last lane, that vectors may read: zeros.
-SPARE = 64
 # What stands in the place of a dtype of probabilities: targets that are indices, or none at all.
 INDICES, NOTHING = "indices", "nothing"
 _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items()}
@@ -91,6 +86,22 @@ def _pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, 
         first = end
 
 
+def _arguments(kernel: Kernel) -> tuple[types.Type, ...]:
+    """Of a pass over units, but for which of them."""
+    arrays = kernel.types
+    call = types.Tuple((*arrays, types.int64))
+    return types.intp, types.intp, arrays[0], arrays[4], call, types.UniTuple(types.intp, 3), types.intp
+
+
+@once
+def _body_of_pass(kernel: Kernel) -> int:
+    def pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, past_cache):
+        _pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, past_cache)
+
+    signature = (*_arguments(kernel), types.intp, types.intp, types.boolean)
+    return address_of_body(compiled(pass_over, "pass_over_losses", body=True), "pass_over_losses", signature)
+
+
 @once
 def _caller(kernel: Kernel, parallel: bool) -> Callable:
     """Shares out units of the sweep that normalises; a unit is ``of_unit[1]`` lanes, the last of every ``of_unit[0]``
@@ -107,11 +118,7 @@ def _caller(kernel: Kernel, parallel: bool) -> Callable:
             _pass_over(normalise, lose, given, noted, call, of_unit, size, first, last, past_cache)
         set_share_size(before)
 
-    arrays = kernel.types
-    values, parts = arrays[0], arrays[4]
-    of_unit = types.UniTuple(types.intp, 3)
-    counts = (of_unit, types.intp, types.intp, types.intp, types.boolean)
-    signature = (types.intp, types.intp, values, parts, types.Tuple((*arrays, types.int64)), *counts)
+    signature = (*_arguments(kernel), types.intp, types.intp, types.boolean)
     call = losses_shared if parallel else losses_of
     name = call.__name__
     return compiled_for(compiled(call, name, parallel=parallel), name, signature)
@@ -155,7 +162,7 @@ def arranged(
         columnar=in_columns,
         threads=many,
     )
-    across = chosen.sweep in ("columns", "deep", "shallow")
+    across = chosen.across
     # Without a gradient and weights for all classes there is nothing to do but a number a lane.
     columns = across and columnar and (dense or gradient)
     form = "focal" if focal and dense else "columns" if columns else "rows"
@@ -237,10 +244,17 @@ def run(
 
 
 def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
-    call = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size, how.units)
-    if shares > 1 and threads.run(_caller(how.kernel, True), *call, shares, how.past_cache):
+    of_pass = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size)
+    values, past_cache = given.size, how.past_cache
+    most = shares if how.plan.across else how.units
+    if most > 1 and crew.together(
+        lambda: _body_of_pass(how.kernel), _arguments(how.kernel), of_pass, values, how.units, most, past_cache
+    ):
         return
-    _caller(how.kernel, False)(*call, 1, how.past_cache)
+    call = (*of_pass, how.units, shares, past_cache)
+    if shares == 1 or not threads.run(_caller(how.kernel, True), *call):
+        _caller(how.kernel, False)(*call)
+    crew.ended(values)
 
 
 def _name(targets: np.ndarray) -> str:
@@ -314,87 +328,3 @@ def _inverter(compute: str) -> Callable:
 
     signature = (_LANES, _LANES, types.Array(_NUMBERS[compute], 3, "C"))
     return compiled_for(compiled(invert_sums, "invert_sums"), "invert_sums", signature)
-
-
-# --- what is added up over the lanes ----------------------------------------------------
-
-
-@inlined
-def added_up(losses):
-    """The sum of float64 values, whose number is a multiple of 8."""
-    p = start_of(losses)
-    zero = filled(p, 0.0)
-    total = as_total(zero)
-    for i in range(0, losses.shape[0], 8):
-        total = plus(zero, total, as_total(load(p, i)))
-    high, low = collapsed(zero, total)
-    return as_one(high, low)
-
-
-@inlined
-def counts_of(targets, classes, ignore):
-    """How many class indices count, and how many of those are out of range."""
-    counted = wrong = 0
-    for i in range(targets.shape[0]):
-        counts = np.int64(targets[i] != ignore)
-        counted += counts
-        wrong += counts & np.int64((targets[i] < 0) | (targets[i] >= classes))
-    return counted, wrong
-
-
-@once
-def _adder() -> Callable:
-    def sum_of_losses(values):
-        return added_up(values)
-
-    return compiled_for(
-        compiled(sum_of_losses, "sum_of_losses"), "sum_of_losses", (types.Array(types.float64, 1, "C"),)
-    )
-
-
-def sum_of(values: np.ndarray) -> float:
-    """The sum of float64 values, whose number is a multiple of 8, in twice the precision and always in one order."""
-    return float(_adder()(values))
-
-
-@once
-def _examiner() -> Callable:
-    def examine_targets(targets, classes, ignore):
-        return counts_of(targets, classes, ignore)
-
-    indices = types.Array(types.int64, 1, "C", readonly=True)
-    signature = (indices, types.int64, types.int64)
-    return compiled_for(compiled(examine_targets, "examine_targets"), "examine_targets", signature)
-
-
-def examine(targets: np.ndarray, classes: int, ignore: int) -> tuple[int, int]:
-    """How many class indices count, and how many of those are out of range."""
-    return _examiner()(targets, classes, ignore)
-
-
-@once
-def _weigher() -> Callable:
-    def weigh_targets(targets, weights, ignore):
-        high = low = 0.0
-        for i in range(targets.shape[0]):
-            if targets[i] != ignore:
-                high, error = two_sum(high, weights[targets[i]])
-                low += error
-        return high + low
-
-    indices = types.Array(types.int64, 1, "C", readonly=True)
-    weights = types.Array(types.float64, 1, "C", readonly=True)
-    return compiled_for(compiled(weigh_targets, "weigh_targets"), "weigh_targets", (indices, weights, types.int64))
-
-
-def weigh(targets: np.ndarray, weights: np.ndarray, ignore: int) -> float:
-    """The sum of the weights of the class indices that count."""
-    return float(_weigher()(targets, weights, ignore))
-
-
-def padded(values: Any, dtype: np.dtype) -> np.ndarray:
-    """Numbers a class, followed by zeros."""
-    given = np.asarray(values)
-    result = np.zeros(given.size + SPARE, dtype)
-    result[: given.size] = given
-    return result

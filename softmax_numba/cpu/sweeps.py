@@ -20,7 +20,7 @@ from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.jit import call_body, call_long_body, compiled
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
-from softmax_numba.cpu.plan import CREW_FROM, Plan
+from softmax_numba.cpu.plan import Plan
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.shallow import shallow_columns
 from softmax_numba.cpu.short import short_rows, short_tiles_of
@@ -151,7 +151,7 @@ def _carrier(
     outer, length, inner = shape
     itemsize = dtype_of(storage).itemsize
     units = outer * inner
-    if plan.sweep in ("columns", "deep", "shallow"):
+    if plan.across:
         units = outer * vectors_across(inner, itemsize)
     elif plan.sweep == "short":
         units = short_tiles_of(outer, length, itemsize)
@@ -162,9 +162,9 @@ def _carrier(
         body = body_of(operation, alone, arrays)
         _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
 
-    values = outer * length * inner
-    few = plan.sweep != "long" and values <= crew.MOST_VALUES
-    if plan.shares == 1 and not (few and values >= CREW_FROM):
+    values, past_cache = outer * length * inner, plan.past_cache
+    few = plan.sweep != "long" and crew.CREW_FROM <= values <= crew.MOST_VALUES
+    if plan.shares == 1 and (plan.across or not few):
         return _turned(serial) if plan.sweep == "short" else serial
 
     body = body_of(operation, plan.sweep, arrays)
@@ -173,17 +173,18 @@ def _carrier(
         parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
-    together = crew.together(arrays.types, body, values, units, plan.past_cache)
+    most = plan.shares if plan.across else units
 
     def shared(x, mask, temperature, out):
+        given = x, mask, temperature, out
         if not few:
             crew.dismiss()
-        elif together(x, mask, temperature, out):
+        elif crew.together(lambda: body, arrays.types, given, values, units, most, past_cache):
             return
-        if plan.shares == 1 or not threads.run(parallel, body, x, mask, temperature, out, *bounds, plan.past_cache):
-            serial(x, mask, temperature, out)
+        if plan.shares == 1 or not threads.run(parallel, body, *given, *bounds, past_cache):
+            serial(*given)
         if few:
-            crew.ended()
+            crew.ended(values)
 
     return _turned(shared) if plan.sweep == "short" else shared
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 from numba import prange, types
 
-from softmax_numba.cpu import threads
+from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.arrays import apart, as_lanes, start_of
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.jit import body_named, call_body, compiled, named
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, SHARES, WIDE_SHARE, is_past_cache
+from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, SHARES, column_shares, is_past_cache
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED
 from softmax_numba.cpu.threads import set_share_size, share_size
@@ -94,11 +94,16 @@ def run(
     itemsize = dtype_of(names[0]).itemsize
     many = threads.in_use() if y.size >= PARALLEL_FROM else 1
     units, shares = outer * inner, SHARES * many
+    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize)
     if columns:
         units = outer * vectors_across(inner, itemsize)
-        shares = many * max(1, min(SHARES, units // (WIDE_SHARE * many)))
+        shares = column_shares(outer, units, many, not past_cache)
     shares = min(units, shares) if many > 1 else 1
-    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize)
-    call = (_body(backward, columns, *names, tempered), y, dy, temperature, out, units, shares, past_cache)
+    body, given = _body(backward, columns, *names, tempered), (y, dy, temperature, out)
+    most = shares if columns else units
+    if most > 1 and crew.together(lambda: body, _types(*names, tempered), given, y.size, units, most, past_cache):
+        return
+    call = (body, *given, units, shares, past_cache)
     if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
         _caller(*names, tempered, False)(*call)
+    crew.ended(y.size)
