@@ -55,7 +55,7 @@ def made(monkeypatch):
 
     def make(build, *arguments):
         build.__wrapped__(*arguments)
-        return sweeps._loaded.pop()
+        return compiled._loaded.pop()
 
     return make
 
