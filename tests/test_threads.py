@@ -159,7 +159,7 @@ def set_threads():
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one core: nothing runs in parallel")
 def test_set_num_threads_is_respected(recorded_shares, set_threads):
-    x = np.zeros((700, 100), np.float32)
+    x = np.zeros((700, 100), ">f4")  # foreign bytes: a door would not ask for a plan
     set_threads(1)
     softmax(x)
     assert recorded_shares == [1]
