@@ -1,6 +1,8 @@
 """Threads that stay awake between calls: they join, and nobody depends on them."""
 
 import contextlib
+import itertools
+import math
 import os
 import sys
 import threading
@@ -23,14 +25,19 @@ from softmax_numba.cpu.lane import BLOCK, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or cores() < 2, reason="needs Linux's semaphores and a second core"
+    sys.platform != "linux" or min(cores(), threads.available()) < 2,
+    reason="needs Linux's semaphores, a second core and a second thread",
 )
 
 
 def joined(call, seconds=30.0):
     """The result of the first call in which another thread has taken a share."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end = math.inf
+    for calls in itertools.count():
+        if calls == 100:  # those before may have compiled something
+            end = time.monotonic() + seconds
+        if time.monotonic() > end:
+            break
         result = call()
         if crew._crew.numbers[LAST]:
             crew._crew.numbers[LAST] = 0
@@ -38,22 +45,25 @@ def joined(call, seconds=30.0):
     raise AssertionError(f"nobody joined in {seconds} s")
 
 
-@pytest.fixture(autouse=True)
-def two_threads(monkeypatch):
-    monkeypatch.setattr(threads, "in_use", lambda: 2)
-    monkeypatch.setattr(softmax_numba.calls.threads, "in_use", lambda: 2)
-
-
 @contextlib.contextmanager
-def one_thread(monkeypatch):
-    many = numba.get_num_threads()
-    with monkeypatch.context() as alone:
-        alone.setattr(threads, "in_use", lambda: 1)
-        numba.set_num_threads(1)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(many)
+def so_many_threads(many):
+    before = threads.in_use()
+    numba.set_num_threads(many)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    """Wherever that many run at a time; where a container sees more cores than it may use, Numba has more."""
+    with so_many_threads(2):
+        yield
+
+
+def one_thread():
+    return so_many_threads(1)
 
 
 @pytest.mark.parametrize(
@@ -67,22 +77,22 @@ def one_thread(monkeypatch):
         ("logsumexp", BFLOAT16, (701, 100), 1),
     ],
 )
-def test_the_same_bits_as_one_thread(name, dtype, shape, axis, monkeypatch):
+def test_the_same_bits_as_one_thread(name, dtype, shape, axis):
     """Of every sweep that is shared, and of every kind of result."""
     x = normal(shape, dtype, scale=3.0)
     function = getattr(softmax_numba, name)
     found = joined(lambda: function(x, axis))
-    with one_thread(monkeypatch):
+    with one_thread():
         assert same_bits(found, function(x, axis))
 
 
 @pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
 @pytest.mark.parametrize(("shape", "axis"), [((701, 100), 1), ((9, 300, 31), 1), ((300, 1000), 0)])
-def test_ways_back(name, shape, axis, monkeypatch):
+def test_ways_back(name, shape, axis):
     y, dy = normal(shape, np.float32), normal(shape, np.float32, seed=2)
     function = getattr(softmax_numba, name)
     found = joined(lambda: function(y, dy, axis))
-    with one_thread(monkeypatch):
+    with one_thread():
         assert same_bits(found, function(y, dy, axis))
 
 
@@ -98,7 +108,7 @@ def test_ways_back(name, shape, axis, monkeypatch):
         ((300, 1000), 0, {"focal_gamma": 2.0}),
     ],
 )
-def test_losses(name, shape, axis, options, monkeypatch):
+def test_losses(name, shape, axis, options):
     x = normal(shape, np.float32, scale=3.0)
     lanes = shape[:axis] + shape[axis + 1 :]
     targets = np.random.default_rng(1).integers(0, shape[axis], lanes)
@@ -107,7 +117,7 @@ def test_losses(name, shape, axis, options, monkeypatch):
         return getattr(softmax_numba, name)(x, targets, axis=axis, **options)
 
     found = joined(call)
-    with one_thread(monkeypatch):
+    with one_thread():
         expected = call()
     if name == "cross_entropy":
         found, expected = (found,), (expected,)
@@ -115,7 +125,7 @@ def test_losses(name, shape, axis, options, monkeypatch):
         assert same_bits(np.asarray(one), np.asarray(other))
 
 
-def test_losses_while_somebody_else_leads(monkeypatch):
+def test_losses_while_somebody_else_leads():
     x = normal((701, 100), np.float32)
     targets = np.zeros(701, np.int64)
     expected = joined(lambda: softmax_numba.cross_entropy(x, targets))
@@ -221,6 +231,23 @@ def test_they_sleep_soon():
     used = time.process_time()
     time.sleep(0.2)
     assert time.process_time() - used < 0.1
+
+
+def test_patience_is_measured_in_looks_alone():
+    """None gives the core away: with others waiting for it that would take milliseconds, and be taken for a look."""
+    served, members = [], crew._Crew(crew._room())
+
+    def serve(numbers, looks, times):
+        served.append((numbers, looks, times))
+        time.sleep(1e-3)
+
+    crew._serve(members, serve)
+    *measured, (numbers, patience, times) = served
+    assert measured
+    assert {times for _, _, times in measured} == {1}
+    assert all(numbers != members.address and looks < joining.LOOKS_A_TURN for numbers, looks, _ in measured)
+    assert (numbers, times) == (members.address, -1)
+    assert 0 < patience <= members.seen[SPIN] * joining.LOOKS_A_TURN / 1_000_000
 
 
 def test_calls_far_apart_wake_nobody():

@@ -37,6 +37,7 @@ from softmax_numba.cpu.joining import (
     ENDED,
     LEAD,
     LEAVE,
+    LOOKS_A_TURN,
     NUMBERS,
     PRESENT,
     SPIN,
@@ -113,8 +114,10 @@ _crew = _Crew(_room())
 
 def _serve(crew: _Crew, serve: Callable) -> None:
     """What a member's thread does: everything but this in compiled code, without Python's lock."""
-    looks, least, alone = 1000, math.inf, _room()
-    for _ in range(8):  # the least: meanwhile the thread may be stopped
+    # Fewer than there are in a turn, after which the core is given away: where others wait for it that takes so long
+    # that a thousand looks once seemed to last milliseconds, and nobody stayed awake for more than a few.
+    looks, least, alone = LOOKS_A_TURN - 1, math.inf, _room()
+    for _ in range(20):  # the least: meanwhile the thread may be stopped
         begin = time.perf_counter_ns()
         serve(alone.ctypes.data, looks, 1)
         least = min(least, time.perf_counter_ns() - begin)
