@@ -106,8 +106,9 @@ def test_torch_tensors_come_back_as_such():
         assert isinstance(given, torch.Tensor) and given.dtype == torch.float32
 
 
-def test_the_logits_are_never_there_as_a_whole():
-    """8 MB of logits at a time for 256; the gradient of the weights is the result, 6 MB."""
+def test_the_logits_are_never_there_as_a_whole(monkeypatch):
+    """32 MB of logits at a time for 256; the gradient of the weights is the result, 6 MB."""
+    monkeypatch.setattr(linear, "CHUNK_BYTES", 2**25)
     rows, features, classes = 2048, 48, 32768
     hidden, weight = np.ones((rows, features), np.float32), np.zeros((classes, features), np.float32)
     targets = np.zeros(rows, np.int64)
@@ -119,6 +120,18 @@ def test_the_logits_are_never_there_as_a_whole():
     finally:
         tracemalloc.stop()
     assert peak < 2 * linear.CHUNK_BYTES < rows * classes * 4 / 3
+
+
+@pytest.mark.parametrize("rows", [0, 1, 64, 65, 584, 585, 2048, 2049, 10_000])
+@pytest.mark.parametrize("classes", [1, 10, 50_257, 10**6])
+def test_chunks_are_of_equal_size(rows, classes):
+    """But for the last, which may have fewer rows: one each than there are chunks, at most."""
+    most = max(64, linear.CHUNK_BYTES // (4 * classes))
+    size = linear._rows_of_chunk(rows, 4 * classes)
+    assert size <= most
+    chunks = -(-rows // size) if rows else 0
+    assert chunks == -(-rows // most)
+    assert rows == 0 or 0 <= chunks * size - rows < chunks
 
 
 def test_errors_name_what_is_wrong():
