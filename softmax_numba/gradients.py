@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from softmax_numba import interop
+from softmax_numba import interop, pages
 from softmax_numba.arguments import (
     checked_out,
     checked_temperature,
@@ -15,7 +15,8 @@ from softmax_numba.arguments import (
     within_reach,
 )
 from softmax_numba.cpu import vjp_sweeps
-from softmax_numba.cpu.plan import PARALLEL_FROM
+from softmax_numba.cpu.door import LARGE
+from softmax_numba.cpu.sweeps import REFUSED
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name
 from softmax_numba.lanes import as_lanes, lane_shape, reduced_axes, split
@@ -109,38 +110,38 @@ def log_softmax_vjp(
 
 
 def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> np.ndarray | None:
-    """The result for a few rows of plain arrays of one dtype; None, and nothing done, for everything else."""
+    """The result for rows of plain arrays of one dtype; None, and nothing done, for everything else."""
     if type(y) is not np.ndarray or type(dy) is not np.ndarray or type(axis) is not int:
         return None
     dtype, axes = y.dtype, y.ndim
-    if (axis != -1 and axis != axes - 1) or not axes or not 0 < y.size < PARALLEL_FROM:
+    if (axis != -1 and axis != axes - 1) or not axes or not y.size:
         return None
     if type(temperature) is not float or temperature != 1.0:
         return None
-    if dtype is _FLOAT32:
-        kernel = vjp_sweeps.small(backward, "float32")
-    elif dtype is _FLOAT64:
-        kernel = vjp_sweeps.small(backward, "float64")
-    else:
+    storage = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else None
+    if storage is None:
         return None
     if dy.dtype is not dtype:
         return None
-    fresh = out is None
-    if fresh:
-        out = np.empty(y.shape, dtype)
+    if out is None:
+        out = pages.empty(y.shape, dtype)
     elif type(out) is not np.ndarray or out.dtype is not dtype:
         return None
-    try:
-        if axes == 2:
-            done = kernel(y, dy, out)
-        elif y.shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray:
-            rows = -1, y.shape[-1]
-            done = kernel(y.reshape(rows), dy.reshape(rows), out.reshape(rows))
-        else:
+    given = y, dy, out
+    if axes != 2:
+        if not (
+            y.shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray
+        ):
             return None
+        rows = -1, y.shape[-1]
+        given = y.reshape(rows), dy.reshape(rows), out.reshape(rows)
+    try:
+        said = vjp_sweeps.door(backward, storage)(*given)
     except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
         return None
-    return out if done else None
+    if said == LARGE:
+        vjp_sweeps.run_rows(backward, storage, *given)
+    return None if said == REFUSED else out
 
 
 def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:

@@ -17,12 +17,13 @@ from oracle import BFLOAT16, same_bits
 from processes import run
 
 import softmax_numba
-from softmax_numba.cpu import crew, door, joining, sweeps, threads
+from softmax_numba.cpu import crew, door, joining, sweeps, threads, vjp_sweeps
 from softmax_numba.cpu.compiled import address_of_body
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LAST, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
+from softmax_numba.cpu.joining import AWAKE, CALL, CORE, ENDED, LAST, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
 from softmax_numba.cpu.lane import BLOCK, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
+from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or min(cores(), threads.available()) < 2,
@@ -87,7 +88,7 @@ def test_the_same_bits_as_one_thread(name, dtype, shape, axis):
 
 
 @pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
-@pytest.mark.parametrize(("shape", "axis"), [((701, 100), 1), ((9, 300, 31), 1), ((300, 1000), 0)])
+@pytest.mark.parametrize(("shape", "axis"), [((701, 100), 1), ((20, 10, 100), 2), ((9, 300, 31), 1), ((300, 1000), 0)])
 def test_ways_back(name, shape, axis):
     y, dy = normal(shape, np.float32), normal(shape, np.float32, seed=2)
     function = getattr(softmax_numba, name)
@@ -174,6 +175,38 @@ def test_doors_lead_who_is_awake(operation, dtype, form, length, least):
     assert joined(call) == sweeps.DONE
     rows = [0, len(x) // 2, len(x) - 1]
     assert same_bits(out[rows], np.stack([function(x[i]) for i in rows]))
+
+
+@pytest.mark.parametrize("backward", [SOFTMAX_VJP, LOG_SOFTMAX_VJP])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("least", [CREW_FROM, PARALLEL_FROM, PARALLEL_FROM * 20])
+def test_doors_of_ways_back_lead_who_is_awake(backward, dtype, least):
+    """And leave a call to others while nobody is, or somebody else leads."""
+    y, dy = (normal((least // 100 + 1, 100), np.dtype(dtype), seed=seed) for seed in (1, 2))
+    out, seen = np.empty_like(y), crew._crew.seen
+    function, enter = getattr(softmax_numba, backward.name), vjp_sweeps.door(backward, dtype)
+
+    def call():
+        said = enter(y, dy, out)
+        if said != sweeps.DONE or not seen[AWAKE]:
+            function(y, dy, out=out)  # wakes somebody
+            seen[LAST] = 0
+        return said
+
+    assert joined(call) == sweeps.DONE
+    rows = [0, len(y) // 2, len(y) - 1]
+    assert same_bits(out[rows], np.stack([function(y[i], dy[i]) for i in rows]))
+
+    out[:] = 77
+    assert asleep()
+    seen[ENDED] = time.perf_counter_ns() + 10**9  # a call has just ended
+    assert enter(y, dy, out) == door.LARGE
+    before, seen[AWAKE], seen[LED] = seen[AWAKE], 1, 1  # as far as a door knows
+    try:
+        assert enter(y, dy, out) == door.LARGE
+    finally:
+        seen[AWAKE], seen[LED], seen[ENDED] = before, 0, 0
+    assert (out == 77).all()
 
 
 def asleep():

@@ -214,7 +214,7 @@ def test_the_arguments_stay_as_they_were(name, dtype):
 @every_map
 def test_both_ways_through_lanes_are_taken(name, monkeypatch):
     """Rows and columns, by one thread and by two, within the caches and past them; a few rows in one compiled call."""
-    found, body, run, small = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.small
+    found, body, run, door = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.door
 
     def recorded(backward, columns, *kinds):
         found.append(columns)
@@ -224,31 +224,34 @@ def test_both_ways_through_lanes_are_taken(name, monkeypatch):
         found.append("shared")
         return run(*call)
 
-    def recorded_small(*kinds):
-        found.append("small")
-        return small(*kinds)
+    def recorded_door(*kinds):
+        found.append("door")
+        return door(*kinds)
 
     few = forward(name, (2, 3), np.float32)
     WAYS_BACK[name](few, few)  # compiled, it needs no body
     monkeypatch.setattr(vjp_sweeps, "_body", recorded)
-    monkeypatch.setattr(vjp_sweeps, "small", recorded_small)
+    monkeypatch.setattr(vjp_sweeps, "door", recorded_door)
+    monkeypatch.setattr(vjp_sweeps.crew, "begin", lambda values: 0)
     monkeypatch.setattr(vjp_sweeps.threads, "run", shared)
     monkeypatch.setattr(threads, "in_use", lambda: 2)
-    for shape, axis, columns, parallel in (
-        ((12, 40), 1, "small", False),
-        ((40, 12), 0, True, False),
-        ((40, 3), 0, False, False),
-        ((2, 40, 12), 1, True, False),
-        ((1100, 1003), 1, False, True),
-        ((1100, 1003), 0, True, True),
+    for shape, axis, taken in (
+        ((12, 40), 1, ["door"]),
+        ((12, 3, 40), 2, ["door"]),
+        ((40, 12), 0, [True]),
+        ((40, 3), 0, [False]),
+        ((2, 40, 12), 1, [True]),
+        ((1100, 1003), 1, ["door", False, "shared"]),
+        ((1100, 1003), 0, [True, "shared"]),
     ):
+        vjp_sweeps._carrier.cache_clear()
         y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
         found.clear()
         # A place that no line of memory begins at.
         room = np.full(y.size + 10, 77, np.float32)
         dx = WAYS_BACK[name](y, dy, axis, out=room[3:-7].reshape(shape))
         assert (room[:3] == 77).all() and (room[-7:] == 77).all()
-        assert found == [columns] + ["shared"] * parallel
+        assert found == taken
         for lanes in (slice(0, 9), slice(-9, None)):
             few = (lanes,) if axis else (..., lanes)
             assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))

@@ -187,21 +187,21 @@ def end() -> None:
 
 def together(
     body: Callable[[], int],
-    kinds: tuple[types.Type, ...],
+    leader: Callable[[], Callable[..., bool]],
     arguments: tuple[Any, ...],
     values: int,
     units: int,
     shares: int,
     past_cache: bool,
 ) -> bool:
-    """Whether the crew has carried out the ``units`` of the body at address ``body()``, on these arguments, of these
-    ``kinds``, in at most so many shares."""
+    """Whether the crew has carried out the ``units`` of the body at address ``body()``, on these arguments, in at most
+    so many shares; ``leader()`` is what :func:`leader` made for arguments of their types."""
     many = begin(values)
     if many == 0:
         return False
     try:
         shares = min(shares, shares_of(units, values, many))
-        return leader(kinds)(body(), arguments, units, shares, many - 1, past_cache, _crew.address)
+        return leader()(body(), arguments, units, shares, many - 1, past_cache, _crew.address)
     finally:
         end()
 

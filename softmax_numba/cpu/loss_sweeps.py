@@ -103,6 +103,11 @@ def _body_of_pass(kernel: Kernel) -> int:
 
 
 @once
+def _leader(kernel: Kernel) -> Callable[..., bool]:
+    return crew.leader(_arguments(kernel))
+
+
+@once
 def _caller(kernel: Kernel, parallel: bool) -> Callable:
     """Shares out units of the sweep that normalises; a unit is ``of_unit[1]`` lanes, the last of every ``of_unit[0]``
     as many as are left of ``of_unit[2]``."""
@@ -248,7 +253,7 @@ def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, not
     values, past_cache = given.size, how.past_cache
     most = shares if how.plan.across else how.units
     if most > 1 and crew.together(
-        lambda: _body_of_pass(how.kernel), _arguments(how.kernel), of_pass, values, how.units, most, past_cache
+        lambda: _body_of_pass(how.kernel), lambda: _leader(how.kernel), of_pass, values, how.units, most, past_cache
     ):
         return
     call = (*of_pass, how.units, shares, past_cache)

@@ -174,12 +174,13 @@ def _carrier(
     bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
 
     most = plan.shares if plan.across else units
+    leader = functools.cache(lambda: crew.leader(arrays.types))  # types are slow to make, and to look for
 
     def shared(x, mask, temperature, out):
         given = x, mask, temperature, out
         if not few:
             crew.dismiss()
-        elif crew.together(lambda: body, arrays.types, given, values, units, most, past_cache):
+        elif crew.together(lambda: body, leader, given, values, units, most, past_cache):
             return
         if plan.shares == 1 or not threads.run(parallel, body, *given, *bounds, past_cache):
             serial(*given)

@@ -1,5 +1,6 @@
 """The compiled ways back, shared out among threads."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -8,9 +9,12 @@ from numba import prange, types
 from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.arrays import apart, as_lanes, start_of
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
-from softmax_numba.cpu.jit import body_named, call_body, compiled, named
+from softmax_numba.cpu.door import LARGE
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import address_named, body_named, call_body, compiled, named
+from softmax_numba.cpu.joining import ENDED, follows_closely, lead_unless_led, now, tell, threads_awake
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import FEWEST_COLUMNS, PARALLEL_FROM, SHARES, column_shares, is_past_cache
+from softmax_numba.cpu.plan import CREW_FROM, FEWEST_COLUMNS, PARALLEL_FROM, SHARES, column_shares, is_past_cache
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED
 from softmax_numba.cpu.threads import set_share_size, share_size
@@ -34,6 +38,11 @@ def _body(backward: Backward, columns: bool, y: str, dy: str, tempered: bool) ->
 
 
 @once
+def _leader(y: str, dy: str, tempered: bool) -> Callable[..., bool]:
+    return crew.leader(_types(y, dy, tempered))
+
+
+@once
 def _caller(y: str, dy: str, tempered: bool, parallel: bool) -> Callable:
     def vjp_serial(body, y, dy, temperature, out, units, shares, past_cache):
         call_body(body, y, dy, temperature, out, 0, units, past_cache)
@@ -51,16 +60,32 @@ def _caller(y: str, dy: str, tempered: bool, parallel: bool) -> Callable:
 
 
 @once
-def small(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], int]:
-    """The serial sweep over rows as ``kernel(y, dy, out)`` for 2-D arrays of one dtype, in C order and not empty.
+def door(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, np.ndarray], int]:
+    """The sweep over rows as ``enter(y, dy, out)`` for 2-D arrays of one dtype, in C order and not empty: in one thread
+    or with the crew, if it is awake.
 
-    REFUSED, and nothing done, where their shapes differ, or out overlaps another otherwise than in the same places.
+    REFUSED, and nothing done, where their shapes differ, or out overlaps another otherwise than in the same places;
+    LARGE, and nothing done, where :func:`run_rows` may have more threads.
     """
     symbol = f"softmax_numba.{backward.name}.{storage}"
     named(symbol, _body(backward, False, storage, storage, False))
-    body = body_named(symbol)
+    named("softmax_numba.crew", crew.address())
+    body, address, crew_numbers = body_named(symbol), address_named(symbol), address_named("softmax_numba.crew")
+    shares_of, is_past, itemsize = inlined(crew.shares_of), inlined(is_past_cache), dtype_of(storage).itemsize
 
-    def vjp_of_few(y, dy, out):
+    @inlined
+    def threads_for(values):
+        """How many threads there are for so many values, 0 if that is not for a door to say."""
+        if values < CREW_FROM:
+            return 1
+        numbers, many = crew_numbers(), 0
+        if values <= crew.MOST_VALUES:
+            many = threads_awake(numbers, values > crew.FEW_VALUES)
+        if many == 0 and values < PARALLEL_FROM and not follows_closely(numbers):
+            return 1
+        return many
+
+    def vjp_door(y, dy, out):
         if y.shape != dy.shape or y.shape != out.shape:
             return REFUSED
         to = address_of(start_of(out), 0)
@@ -68,12 +93,24 @@ def small(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray,
             return REFUSED
         if not (to == address_of(start_of(dy), 0) or apart(dy, out)):
             return REFUSED
-        body(as_lanes(y), as_lanes(dy), None, as_lanes(out), 0, y.shape[0], False)
-        return DONE
+        values, units, numbers = y.size, y.shape[0], crew_numbers()
+        many, past_cache = threads_for(values), is_past(values * itemsize)
+        if many == 0:
+            return LARGE
+        if many == 1 or units == 1:
+            body(as_lanes(y), as_lanes(dy), None, as_lanes(out), 0, units, past_cache)
+            if values >= CREW_FROM:
+                tell(numbers, ENDED, now())
+            return DONE
+        given, shares = (as_lanes(y), as_lanes(dy), None, as_lanes(out)), shares_of(units, values, many)
+        done, failed = lead_unless_led(numbers, address(), given, units, shares, many - 1, past_cache)
+        if failed:
+            raise MemoryError("no memory for a buffer")
+        return DONE if done else LARGE
 
-    given = types.Array(storage_of(storage), 2, "C", readonly=True)
-    name = f"{backward.name}_of_few"
-    return compiled_for(compiled(vjp_of_few, name), name, (given, given, types.Array(given.dtype, 2, "C")))
+    array = types.Array(storage_of(storage), 2, "C", readonly=True)
+    name = f"{backward.name}_door"
+    return compiled_for(compiled(vjp_door, name), name, (array, array, types.Array(array.dtype, 2, "C")))
 
 
 def run(
@@ -88,22 +125,44 @@ def run(
 
     ``names`` are the dtypes of y and dy, which are computed with in the same type.
     """
-    outer, _, inner = y.shape
+    outer, length, inner = y.shape
     in_columns = inner >= FEWEST_COLUMNS and all(a.strides[2] == a.itemsize for a in (y, dy, out))
     columns = in_columns and not all(a.strides[1] == a.itemsize for a in (y, dy, out))
-    itemsize = dtype_of(names[0]).itemsize
     many = threads.in_use() if y.size >= PARALLEL_FROM else 1
-    units, shares = outer * inner, SHARES * many
-    tempered, past_cache = temperature is not None, is_past_cache(y.size * itemsize)
+    _carrier(backward, names, (outer, length, inner), columns, temperature is not None, many)(y, dy, temperature, out)
+
+
+def run_rows(backward: Backward, storage: str, y: np.ndarray, dy: np.ndarray, out: np.ndarray) -> None:
+    """The same for what :func:`door` takes."""
+    many = threads.in_use() if y.size >= PARALLEL_FROM else 1
+    carry = _carrier(backward, (storage, storage), (*y.shape, 1), False, False, many)
+    carry(y[:, :, None], dy[:, :, None], None, out[:, :, None])
+
+
+@functools.lru_cache(maxsize=1024)  # what follows from these arguments costs as much as a small call
+def _carrier(
+    backward: Backward, names: tuple[str, str], shape: tuple[int, int, int], columns: bool, tempered: bool, many: int
+) -> Callable[..., None]:
+    outer, length, inner = shape
+    itemsize = dtype_of(names[0]).itemsize
+    units, shares, values = outer * inner, SHARES * many, outer * length * inner
+    past_cache = is_past_cache(values * itemsize)
     if columns:
         units = outer * vectors_across(inner, itemsize)
         shares = column_shares(outer, units, many, not past_cache)
     shares = min(units, shares) if many > 1 else 1
-    body, given = _body(backward, columns, *names, tempered), (y, dy, temperature, out)
     most = shares if columns else units
-    if most > 1 and crew.together(lambda: body, _types(*names, tempered), given, y.size, units, most, past_cache):
-        return
-    call = (body, *given, units, shares, past_cache)
-    if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
-        _caller(*names, tempered, False)(*call)
-    crew.ended(y.size)
+    body = _body(backward, columns, *names, tempered)
+
+    def leader() -> Callable[..., bool]:
+        return _leader(*names, tempered)
+
+    def carry(*given: np.ndarray | None) -> None:
+        if most > 1 and crew.together(lambda: body, leader, given, values, units, most, past_cache):
+            return
+        call = (body, *given, units, shares, past_cache)
+        if shares == 1 or not threads.run(_caller(*names, tempered, True), *call):
+            _caller(*names, tempered, False)(*call)
+        crew.ended(values)
+
+    return carry
