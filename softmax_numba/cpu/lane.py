@@ -27,7 +27,7 @@ from numba.extending import overload
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
 from softmax_numba.cpu.inlining import INLINED, inlined
-from softmax_numba.cpu.logarithm import log_of_sum
+from softmax_numba.cpu.logarithm import inverses, log_of_sum, logs_of_sums
 from softmax_numba.cpu.memory import put, store_first
 from softmax_numba.cpu.simd import anywhere, fma, magnitude, narrowed, select, times, widened
 from softmax_numba.cpu.sums import two_sum
@@ -176,7 +176,8 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
     return result
 
 
-# The same for the lanes of one vector, where each is a single block: the bits are those of the functions above.
+# The same for the lanes of one vector, where each is a single block. Such lanes are settled here and nowhere else: a
+# shorter logarithm gives them other bits than the functions above would.
 
 
 def settle_sums(top, ties, total, scale):
@@ -189,7 +190,8 @@ def _settle_sums(top, ties, total, scale):
     if top.element == types.float32:
 
         def settle_float32(top, ties, total, scale):
-            inverse = narrowed(1.0 / total[0], 1.0 / total[1])
+            low, high = inverses(*total)
+            inverse = narrowed(low, high)
             inverse = select(top == -np.inf, np.nan, inverse)
             return inverse, top, inverse, widened(inverse)
 
@@ -217,24 +219,27 @@ def _settle_logs(top, ties, total, scale):
 
         def settle_float32(top, ties, total, scale):
             unit = exp_relative(top, reference(safe_top(top), scale), scale)
-            u, t, n = widened(unit), widened(top), widened(ties)
-            log_0, result_0 = _logs(t[0], n[0], total[0], u[0])
-            log_1, result_1 = _logs(t[1], n[1], total[1], u[1])
+            t = widened(top)
+            inverse_0, inverse_1 = inverses(*widened(unit))
+            logs = logs_of_sums(widened(ties), (total[0] * inverse_0, total[1] * inverse_1))
+            log_0, result_0 = _finite_or_not(t[0], total[0], logs[0])
+            log_1, result_1 = _finite_or_not(t[1], total[1], logs[1])
             return top, top, narrowed(log_0, log_1), (result_0, result_1)
 
         return settle_float32
 
     def settle_float64(top, ties, total, scale):
         unit = exp_relative(top, reference(safe_top(top), scale), scale)
-        log_sum, result = _logs(top, ties, total[0] + total[1], unit)
+        rest = total[0] + total[1]
+        log_sum, result = _finite_or_not(top, rest, log_of_sum(ties, rest / unit))
         return top, top, log_sum, (result, result)
 
     return settle_float64
 
 
 @inlined
-def _logs(top, ties, rest, unit):
-    log_sum = log_of_sum(ties, rest / unit)
+def _finite_or_not(top, rest, log_sum):
+    """The logarithm and the result of lanes, of which some may have an infinite maximum."""
     infinite = magnitude(top) == np.inf
     return select(infinite, np.nan, log_sum), select(infinite, top + rest, top + log_sum)
 
@@ -251,7 +256,8 @@ def _settle_parts(top, ties, total, scale):
         def settle_float32(top, ties, total, scale):
             unit = exp_relative(top, reference(safe_top(top), scale), scale)
             u, n = widened(unit), widened(ties)
-            inverse = narrowed(1.0 / fma(n[0], u[0], total[0]), 1.0 / fma(n[1], u[1], total[1]))
+            low, high = inverses(fma(n[0], u[0], total[0]), fma(n[1], u[1], total[1]))
+            inverse = narrowed(low, high)
             _, peak, log_sum, result = settle_logs(top, ties, total, scale)
             return select(magnitude(top) == np.inf, np.nan, inverse), peak, log_sum, result
 

@@ -1,22 +1,24 @@
 """log of a lane's sum, as accurate near 0 as anywhere.
 
-The sum comes as ``ties + rest``: how often the largest term stands in it, and everything else. What ``ties + rest``
-loses by rounding is kept and added as its first-order term, so that log(1 + 1e-30) is 1e-30: log1p without a branch,
-for one number or eight.
+The sum comes as ``ties + rest``: how often the largest term stands in it, and everything else. Both are divided by the
+sum's power of two, which is exact, and 1 is subtracted from the ties before the rest is added: nothing of that is lost,
+so that log(1 + 1e-30) is 1e-30: log1p without a branch, for one number or eight.
 
 Source: the reduction of fdlibm's ``e_log.c`` (Sun Microsystems, 1993), log(1 + f) = 2 s + s z P(z) with s = f / (2 + f)
 and z = s**2 on sqrt(1/2) <= 1 + f < sqrt(2). P is fitted anew, good to 0.04 ULP; tests/test_logarithm.py measures it.
+For lanes of float32 values a shorter P (2**-35) does, and quotients that are as good as that (:func:`inverses`).
 """
 
 import math
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from softmax_numba.cpu.exponential import LN2_LOW, hexadecimal
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.simd import Vector, fma
+from softmax_numba.cpu.simd import Vector, fma, narrowed, widened
 
 _LN2 = math.log(2)
 _P = hexadecimal(
@@ -24,12 +26,13 @@ _P = hexadecimal(
     "0x1.5555555555558p-1 0x1.99999999952CCp-2 0x1.2492492DF3BA9p-2 0x1.C71C62E26208Bp-3 0x1.7462B58E46EBEp-3 "
     "0x1.39FE42E9740A7p-3 0x1.2B59B713616C9p-3",
 )
-_SQRT_HALF = 0x3FE6A09E667F3BCD  # its bits
+_P_FLOAT32 = hexadecimal(float, "0x1.5555554bb2b2cp-1 0x1.9999eb5d84f14p-2 0x1.245c438323e9ap-2 0x1.ddced7078dd3ap-3")
+_SQRT_HALF, _ONE = 0x3FE6A09E667F3BCD, 0x3FF0000000000000  # their bits
 
 
 @intrinsic
 def octaves(typing, x):
-    """``(k, z)`` with x = z * 2**k and sqrt(1/2) <= z < sqrt(2), for positive normal float64."""
+    """``(k, 2**-k)`` with sqrt(1/2) <= x * 2**-k < sqrt(2), for positive normal float64."""
 
     def emit(context, builder, sig, args):
         integer, floating = ir.IntType(64), ir.DoubleType()
@@ -42,22 +45,49 @@ def octaves(typing, x):
             integers, floats = ir.VectorType(integer, x.count), ir.VectorType(floating, x.count)
         pattern = builder.bitcast(args[0], integers)
         k = builder.ashr(builder.sub(pattern, constant(_SQRT_HALF)), constant(52))
-        z = builder.bitcast(builder.sub(pattern, builder.shl(k, constant(52))), floats)
-        return context.make_tuple(builder, sig.return_type, [builder.sitofp(k, floats), z])
+        down = builder.bitcast(builder.sub(constant(_ONE), builder.shl(k, constant(52))), floats)
+        return context.make_tuple(builder, sig.return_type, [builder.sitofp(k, floats), down])
 
     return types.UniTuple(x, 2)(x), emit
 
 
 @inlined
+def _reduced(ties, rest):
+    """``(k, f)`` with ties + rest = (1 + f) * 2**k."""
+    k, down = octaves(ties + rest)
+    return k, fma(rest, down, fma(ties, down, -1.0))
+
+
+@inlined
 def log_of_sum(ties, rest):
     """log(ties + rest) for float64 ``ties`` >= 1 and ``rest`` >= 0; NaN where the sum is NaN."""
-    total = ties + rest
-    larger_part = total - ties
-    lost = (ties - (total - larger_part)) + (rest - larger_part)
-    k, z = octaves(total)
-    f = z - 1.0
+    k, f = _reduced(ties, rest)
     s = f / (f + 2.0)
     q = s * s
     p = fma(fma(fma(fma(fma(fma(q, _P[6], _P[5]), q, _P[4]), q, _P[3]), q, _P[2]), q, _P[1]), q, _P[0])
-    small = fma(k, LN2_LOW, lost / total)
-    return fma(k, _LN2, fma(s * q, p, s + s) + small) + (total - total)
+    return fma(k, _LN2, fma(s * q, p, s + s) + k * LN2_LOW)
+
+
+@inlined
+def inverses(low, high):
+    """1 / x of two float64 vectors within 2**-45, whose values are normal in float32, too: a division there takes half
+    as long as one of the two, and a step of Newton's method doubles the digits."""
+    x, y = widened(np.float32(1) / narrowed(low, high))
+    return fma(fma(-low, x, 1.0), x, x), fma(fma(-high, y, 1.0), y, y)
+
+
+@inlined
+def _log_by_inverse(k, f, inverse):
+    s = f * inverse
+    q = s * s
+    p = fma(fma(fma(q, _P_FLOAT32[3], _P_FLOAT32[2]), q, _P_FLOAT32[1]), q, _P_FLOAT32[0])
+    return fma(k, _LN2, fma(s * q, p, s + s))
+
+
+@inlined
+def logs_of_sums(ties, rest):
+    """:func:`log_of_sum` of two pairs of vectors, within 2**-34."""
+    k0, f0 = _reduced(ties[0], rest[0])
+    k1, f1 = _reduced(ties[1], rest[1])
+    inverse_0, inverse_1 = inverses(f0 + 2.0, f1 + 2.0)
+    return _log_by_inverse(k0, f0, inverse_0), _log_by_inverse(k1, f1, inverse_1)
