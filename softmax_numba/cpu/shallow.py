@@ -27,6 +27,7 @@ from softmax_numba.cpu.memory import (
     store_first,
     stored_size,
     stream,
+    width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.simd import in_compute_dtype, larger
@@ -90,7 +91,9 @@ def _first_values(lines, k, left):
 
 @inlined
 def _write(p, result, past_cache):
-    if past_cache and address_of(p, 0) & (LINE_BYTES - 1) == 0:
+    # Whole cache lines only: one that is streamed in part and stored in part takes several times as long.
+    line_by_line = width_of(p) * stored_size(p) >= LINE_BYTES
+    if past_cache and line_by_line and address_of(p, 0) & (LINE_BYTES - 1) == 0:
         stream(p, 0, result)
     else:
         store(p, 0, result)
