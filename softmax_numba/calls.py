@@ -25,7 +25,7 @@ def _plain(dtype: np.dtype) -> str:
     return name if name in FLOATS and dtype is dtype_of(name) else ""
 
 
-def _no_door(x: Any, out: Any) -> int:
+def _no_door(x: Any, axis: Any, out: Any) -> int:
     return door.OTHER
 
 
@@ -35,50 +35,57 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     A call on ten numbers is over in a microsecond, so nothing may stand here that such a call does not need: types,
     shapes and places are looked at in compiled code, by the door that the last call went through.
     """
-    one_number, ndarray, empty = operation.one_number, np.ndarray, np.empty
-    done, refused, other, many_values, rows = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE, door.ROWS
-    doors: dict[tuple[np.dtype, int], door.Door | None] = {}
-    last: door.Door = _no_door
+    one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
+    done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE
+    doors: dict[np.dtype, door.Door | None] = {}
+    last: Callable[[Any, Any, Any], int] = _no_door
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
         nonlocal last
         if type(x) is not ndarray:
             return None
-        if axis is not _LAST and (type(axis) is not int or axis != x.ndim - 1):
-            return large(x, axis, out) if type(axis) is int and -x.ndim <= axis < x.ndim else None
         fresh = out is None
         if fresh:
             if x.nbytes >= pages.LEAST_BYTES:
-                return large(x, -1, out)
-            out = empty(x.shape[:-1] if one_number else x.shape, x.dtype)
+                return large(x, axis, out)
+            if not one_number:
+                out = empty_like(x)
+            elif axis is _LAST:
+                out = empty(x.shape[:-1], x.dtype)
+            elif type(axis) is int:
+                out = empty(x.shape[:axis] + x.shape[axis:][1:], x.dtype)
+            else:
+                return None
         enter = last
-        for _ in range(3):  # of another dtype, then of another sweep
-            said = enter(x, out)
+        for _ in range(5):  # of another dtype, then something is missing
+            said = enter(x, axis, out)
             if said == done:
                 last = enter
                 return out[()] if fresh and one_number and not out.ndim else out
             if said == refused:
                 return None
             if said == many_values:
-                return large(x, -1, out)
-            found = other_door(x.dtype, said)
-            if found is None:
+                found = large(x, axis, out)
+                return found[()] if fresh and one_number and found is not None and not found.ndim else found
+            asked = door_for(x.dtype)
+            if asked is None:
                 return None
-            enter = found
+            if said != other:
+                asked.make(said - door.MISSING)
+            enter = asked.enter
         return None
 
-    def other_door(dtype: np.dtype, said: int) -> door.Door | None:
-        kind = dtype, rows if said == other else said
-        if kind not in doors:
+    def door_for(dtype: np.dtype) -> door.Door | None:
+        if dtype not in doors:
             name = _plain(dtype)
-            doors[kind] = door.door(operation, name, kind[1]) if name and door.readable() else None
-        return doors[kind]
+            doors[dtype] = door.door(operation, name) if name and door.readable() else None
+        return doors[dtype]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""
         dtype, shape = x.dtype, x.shape
         name = _plain(dtype)
-        if not name:
+        if not name or type(axis) is not int or not -x.ndim <= axis < x.ndim:
             return None
         length = shape[axis]
         if not x.flags.c_contiguous or length < 2 or not x.size:

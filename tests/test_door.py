@@ -19,7 +19,18 @@ from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import SPIN
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.plan import FEWEST_SHORT
+from softmax_numba.cpu.plan import (
+    BLOCKS,
+    COLUMNS,
+    DEEP,
+    DEEP_FROM,
+    FEWEST_SHORT,
+    ROWS,
+    SHALLOW,
+    SHORT,
+    WOVEN,
+)
+from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 
 pytestmark = no_warnings
 
@@ -28,45 +39,79 @@ DTYPES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.d
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_dtype = pytest.mark.parametrize("kind", DTYPES)
 
-# A shape of every form, with one axis, two and more.
+# Shapes and axes for every sweep, with one axis, two and more.
 SHAPES = {
-    (10,): door.ROWS,
-    (1, 16): door.ROWS,
-    (3, 7): door.ROWS,
-    (FEWEST_SHORT, 1): None,  # softmax is certain then, the others turn it
-    (FEWEST_SHORT - 1, 7): door.ROWS,
-    (FEWEST_SHORT, 7): door.SHORT,
-    (2, 5, 3, 11): door.ROWS,
-    (9, 8, 7): door.SHORT,
-    (BLOCK // 64, 64): door.ROWS,
-    (50, 100): door.WOVEN,  # but for 16-bit floats and single numbers
-    (3, 2, 1000): door.WOVEN,
-    (BLOCK,): door.ROWS,
-    (BLOCK + 1,): door.BLOCKS,
-    (2, 3, 5000): door.BLOCKS,
+    ((10,), -1): ROWS,
+    ((1, 16), -1): ROWS,
+    ((3, 7), -1): ROWS,
+    ((3, 7), 0): ROWS,
+    ((FEWEST_SHORT, 1), -1): None,  # softmax is certain then, the others turn it
+    ((FEWEST_SHORT - 1, 7), -1): ROWS,
+    ((FEWEST_SHORT, 7), -1): SHORT,
+    ((2, 5, 3, 11), -1): ROWS,
+    ((2, 5, 3, 11), 2): SHALLOW,
+    ((9, 8, 7), -1): SHORT,
+    ((9, 8, 7), 1): ROWS,  # too few neighbours for vectors of them
+    ((BLOCK // 64, 64), -1): ROWS,
+    ((50, 100), -1): WOVEN,  # but for 16-bit floats and single numbers
+    ((3, 2, 1000), -1): WOVEN,
+    ((LONGEST_SHALLOW, 20), 0): SHALLOW,
+    ((LONGEST_SHALLOW + 1, 20), 0): COLUMNS,
+    ((3, DEEP_FROM - 1, 9), 1): COLUMNS,
+    ((2, DEEP_FROM, 3, 10), 1): DEEP,
+    ((BLOCK,), -1): ROWS,
+    ((BLOCK + 1,), 0): BLOCKS,
+    ((2, 3, 5000), -1): BLOCKS,
+    ((5000, 3), 0): BLOCKS,
 }
+
+
+@pytest.fixture(autouse=True)
+def nobody_awake():
+    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely."""
+    seen = crew._crew.seen
+    before, seen[SPIN] = seen[SPIN], 0
+    yield
+    seen[SPIN] = before
+
+
+class Taken:
+    """What doors did: the sweeps that calls through them took, and how many calls took another way."""
+
+    def __init__(self):
+        self.doors, self.done, self.others, self.sweeps = [], 0, 0, []
+
+    def clear(self):
+        """From here on every sweep has to be asked for again."""
+        for one in self.doors:
+            one.parts[:] = 0
+        self.done, self.others, self.sweeps = 0, 0, []
 
 
 @pytest.fixture
 def taken(monkeypatch):
-    """The forms of the doors that calls went through, and how many took another way."""
-    found = {"forms": [], "others": 0}
-    make, general, run = door.door, calls.general, sweeps.run
+    found = Taken()
+    make, general, run = door.door.__wrapped__, calls.general, sweeps.run
 
-    def recorded(operation, storage, form):
-        enter = make(operation, storage, form)
+    def recorded(operation, storage):
+        made = make(operation, storage)
+        found.doors.append(made)
 
-        def watched(x, out):
-            said = enter(x, out)
-            if said == sweeps.DONE:
-                found["forms"].append(form)
+        def enter(x, axis, out):
+            said = made.enter(x, axis, out)
+            found.done += said == sweeps.DONE
             return said
 
-        return watched
+        def noted(part):
+            if part < door.FOLD:
+                found.sweeps.append(part)
+            made.make(part)
+
+        return door.Door(enter, noted, made.parts)
 
     def counted(way):
         def other(*arguments, **named):
-            found["others"] += 1
+            found.others += 1
             return way(*arguments, **named)
 
         return other
@@ -79,37 +124,38 @@ def taken(monkeypatch):
     return found
 
 
-def long_way(name, x):
-    """The result along the last axis by a plan."""
-    return calls.general(OPERATIONS[name], x, -1, None, None if name == "logsumexp" else 1.0, None, None)
+def long_way(name, x, axis=-1):
+    """The result by a plan."""
+    return calls.general(OPERATIONS[name], x, axis, None, None if name == "logsumexp" else 1.0, None, None)
 
 
 @every_operation
 @every_dtype
-def test_every_form_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
+def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
     function = getattr(softmax_numba, name)
-    for shape, form in SHAPES.items():
+    for (shape, axis), sweep in SHAPES.items():
         x = normal(shape, DTYPES[kind], scale=3.0)
-        result = function(x)
-        if form == door.WOVEN and (x.itemsize == 2 or name == "logsumexp"):
-            form = door.ROWS
-        if form is not None:
-            assert taken["forms"] == [form], shape
-        assert len(taken["forms"]) == 1
-        assert not taken["others"], shape
-        expected = long_way(name, x)
+        taken.clear()
+        result = function(x, axis)
+        if sweep == WOVEN and (x.itemsize == 2 or name == "logsumexp"):
+            sweep = ROWS
+        wanted = [] if sweep is None and name == "softmax" else [SHORT if sweep is None else sweep]
+        assert taken.sweeps == wanted, shape
+        assert (taken.done, taken.others) == (1, 0), shape
+        expected = long_way(name, x, axis)
+        taken.others = 0
         assert type(result) is type(expected)
         assert same_bits(result, expected), shape
         assert result.dtype == x.dtype
-        for axis in (-1, x.ndim - 1):
+        for same in {axis % x.ndim, axis % x.ndim - x.ndim}:
             out = np.empty_like(expected)
-            assert function(x, axis, out=out) is out
+            assert function(x, same, out=out) is out
             assert same_bits(out, expected)
         if name != "logsumexp":
             x_too = x.copy()
-            assert function(x_too, out=x_too) is x_too
+            assert function(x_too, axis, out=x_too) is x_too
             assert same_bits(x_too, expected)
-        taken.update(forms=[], others=0)
+        assert (taken.done, taken.others) == (3 + (name != "logsumexp"), 0)
 
 
 @every_operation
@@ -119,43 +165,80 @@ def test_dtypes_and_forms_in_turn(name, taken):
     cases = [normal(shape, dtype) for shape in ((3, 7), (100, 7), (2, 5000)) for dtype in DTYPES.values()]
     for first, second in itertools.product(cases, repeat=2):
         expected = [long_way(name, x) for x in (first, second)]
-        taken["others"] = 0
+        taken.others = 0
         assert same_bits(function(first), expected[0])
         assert same_bits(function(second), expected[1])
-        assert not taken["others"]
+        assert not taken.others
 
 
 @every_operation
 @every_dtype
-def test_any_layout_of_rows(name, kind, taken):
+@pytest.mark.parametrize("axis", [0, 1])
+def test_any_layout_of_rows(name, kind, axis, taken):
     x = normal((9, 40), DTYPES[kind])
     function = getattr(softmax_numba, name)
-    expected = function(x)
+    expected = function(x, axis)
     for layout, values in layouts(x).items():
-        assert same_bits(function(values), expected), layout
+        assert same_bits(function(values, axis), expected), layout
         if name == "logsumexp":
             continue
         out = np.empty((18, 80), x.dtype)[::2, ::-2]
-        before = len(taken["forms"])
-        assert function(values, out=out) is out
+        before = taken.done
+        assert function(values, axis, out=out) is out
         assert same_bits(np.ascontiguousarray(out), expected), layout
         if isinstance(values, np.ndarray) and values.flags.aligned and values.dtype.isnative:
-            assert len(taken["forms"]) == before + 1, layout
+            assert taken.done == before + 1, layout
+
+
+def views(x):
+    """Views of one array that three axes can tell of together with results in their own order, and some that cannot."""
+    for order in itertools.permutations(range(x.ndim)):
+        for steps in itertools.product((1, -1, 2), repeat=x.ndim):
+            yield x[tuple(slice(None, None, step) for step in steps)].transpose(order)
+
+
+@every_operation
+def test_any_axis_of_any_view(name, taken):
+    """Whichever way a view takes, the bits are those of a copy; results in its memory order come through the door."""
+    function, x = getattr(softmax_numba, name), normal((4, 6, 10), np.float32)
+    for view in views(x):
+        for axis in range(3):
+            taken.others = 0
+            found, others = function(view, axis), taken.others
+            assert same_bits(np.ascontiguousarray(found), function(np.ascontiguousarray(view), axis)), view.strides
+            if name != "logsumexp" and found.strides == view.strides:
+                assert not others, (view.strides, axis)
+    assert taken.done > 500
+
+
+@every_operation
+def test_axes_of_one_value_and_broadcast_ones(name, taken):
+    function, x = getattr(softmax_numba, name), normal((1, 6, 1, 10), np.float32)
+    wide = np.broadcast_to(normal((6, 1), np.float32), (3, 6, 20))
+    for values in (x, x[::-1], x[:, ::2], x.transpose(3, 2, 1, 0), wide, wide.T):
+        for axis in range(values.ndim):
+            found = function(values, axis)
+            assert same_bits(found, long_way(name, np.ascontiguousarray(values), axis)), (values.strides, axis)
+    assert taken.done > 10
 
 
 def test_what_is_refused():
     """Everything that a door does not know is left untouched, and said so."""
     x, out = normal((4, 6), np.float32), np.full((4, 6), 7, np.float32)
-    enter = door.door(SOFTMAX, "float32", door.ROWS)
-    assert enter(x, out) == sweeps.DONE
+    enter, make, _ = door.door(SOFTMAX, "float32")
+    make(ROWS)
+    make(door.FOLD)
+    assert enter(x, -1, out) == sweeps.DONE
     out[...] = 7
     read_only = out.copy()
     read_only.flags.writeable = False
     tagged = np.dtype(np.float32, metadata={"unit": "nat"})
     of_others = x.astype(np.float64), x.astype(">f4"), x.astype(tagged), np.ma.array(x)
     for other in (None, 3, [1.0], "x", object(), *of_others):
-        assert enter(other, out) == door.OTHER
-        assert enter(x, other) == sweeps.REFUSED
+        assert enter(other, -1, out) == door.OTHER
+        assert enter(x, -1, other) == sweeps.REFUSED
+    for axis in (None, 1.0, "0", (0,), True, np.int64(0), 2, -3, 2**40, -(2**40), 2**70, -(2**70), object()):
+        assert enter(x, axis, out) == sweeps.REFUSED, axis
     whole = np.zeros(100, np.uint8)
     unaligned = whole[1:97].view(np.float32).reshape(4, 6)
     wrong = {
@@ -163,50 +246,64 @@ def test_what_is_refused():
         "an axis less": out[0],
         "an axis more": out[None],
         "a shorter lane": out[:, :5],
+        "fewer lanes": out[:3],
         "read-only": read_only,
         "unaligned": unaligned,
         "one row for all": np.lib.stride_tricks.as_strided(out, (4, 6), (0, 4)),
         "one place for a row": np.lib.stride_tricks.as_strided(out, (4, 6), (24, 0)),
     }
     for what, target in wrong.items():
-        assert enter(x, target) == sweeps.REFUSED, what
+        for axis in (0, 1):
+            assert enter(x, axis, target) == sweeps.REFUSED, what
     assert (out == 7).all()
     assert not whole.any()
-    assert enter(unaligned, out) == sweeps.REFUSED
-    assert enter(np.zeros((0, 6), np.float32), np.zeros((0, 6), np.float32)) == sweeps.REFUSED
-    assert enter(np.zeros((4, 0), np.float32), np.zeros((4, 0), np.float32)) == sweeps.REFUSED
-    assert enter(np.zeros((), np.float32), np.zeros((), np.float32)) == sweeps.REFUSED
+    assert enter(unaligned, -1, out) == sweeps.REFUSED
+    for shape in ((0, 6), (4, 0), ()):
+        assert enter(np.zeros(shape, np.float32), -1, np.zeros(shape, np.float32)) == sweeps.REFUSED
+    many_axes = np.zeros((1,) * 33, np.float32)
+    assert enter(many_axes, -1, many_axes.copy()) == sweeps.REFUSED
     three = np.zeros((2, 3, 4), np.float32)
-    assert enter(three, three.copy()) == sweeps.DONE
-    assert enter(three.transpose(1, 0, 2), np.zeros((3, 2, 4), np.float32)) == sweeps.REFUSED
-    assert enter(np.zeros((3, 2, 4), np.float32), three.transpose(1, 0, 2)) == sweeps.REFUSED
+    assert enter(three, -1, three.copy()) == sweeps.DONE
+    for axis in (-1, 2):  # the lanes of the two do not follow each other in one order
+        assert enter(three.transpose(1, 0, 2), axis, np.zeros((3, 2, 4), np.float32)) == sweeps.REFUSED
+        assert enter(np.zeros((3, 2, 4), np.float32), axis, three.transpose(1, 0, 2)) == sweeps.REFUSED
     room = np.zeros(25, np.float32)
     a = room[:24].reshape(4, 6)
     for target in (room[1:].reshape(4, 6), a[::-1], a[:, ::-1]):
-        assert enter(a, target) == sweeps.REFUSED
-    for arguments in ((), (x,), (x, out, out)):
+        assert enter(a, -1, target) == enter(a, 0, target) == sweeps.REFUSED
+    for arguments in ((), (x, out), (x, -1, out, out)):
         with pytest.raises(TypeError):
             enter(*arguments)
 
 
-def test_who_is_to_be_asked_instead():
-    rows, turned = (door.door(SOFTMAX, "float32", form) for form in (door.ROWS, door.SHORT))
-    for shape, said in (((100, 7), door.SHORT), ((1, 5000), door.BLOCKS), ((MOST_VALUES // 8 + 1, 8), door.LARGE)):
-        x = normal(shape, np.float32)
-        out = np.full_like(x, 7)
-        assert rows(x, out) == said
-        assert (out == 7).all()
+def test_what_is_missing_is_made_and_what_is_large_is_said():
+    enter, make, parts = door.door.__wrapped__(SOFTMAX, "float32")
     x = normal((100, 7), np.float32)
-    assert turned(x[:9], np.empty((9, 7), np.float32)) == door.ROWS
-    assert turned(x[:, ::2], np.empty((100, 4), np.float32)) == door.ROWS  # lanes whose values lie apart
-    assert turned(x, np.empty((100, 14), np.float32)[:, ::2]) == door.ROWS
-    assert turned(x.astype(np.float64), x) == door.OTHER
-    x = normal((50, 100), np.float32)
-    assert rows(x, np.empty_like(x)) == door.WOVEN
-    woven = door.door(SOFTMAX, "float32", door.WOVEN)
-    assert woven(x, np.empty_like(x)) == sweeps.DONE
-    assert woven(x[:, ::-1], np.empty_like(x)) == door.ROWS
-    assert woven(x, np.empty_like(x)[:, ::-1]) == door.ROWS
+    out = np.full_like(x, 7)
+    for values, axis, sweep in (
+        (x, 1, SHORT),
+        (x[:9], 1, ROWS),
+        (x, 0, ROWS),
+        (normal((1, 5000), np.float32), 1, BLOCKS),
+        (normal((50, 100), np.float32), 1, WOVEN),
+        (normal((50, 100), np.float32), 0, COLUMNS),
+    ):
+        result = np.full_like(values, 7)
+        parts[:] = 0
+        assert enter(values, axis, result) == door.MISSING + sweep
+        assert (result == 7).all()
+        make(sweep)
+        assert enter(values, axis, result) == sweeps.DONE
+        assert same_bits(result, long_way("softmax", values, axis))
+    parts[:] = 0
+    assert enter(x[:, ::2], 1, out[:, ::2]) == door.MISSING + door.FOLD
+    make(door.FOLD)
+    assert enter(x[:, ::2], 1, out[:, ::2]) == door.MISSING + ROWS
+    assert enter(x, 1, np.empty((100, 14), np.float32)[:, ::2]) == door.MISSING + ROWS
+    long = normal((MOST_VALUES // 8 + 1, 8), np.float32)
+    assert enter(long, -1, long) == door.LARGE
+    assert enter(x.astype(np.float64), -1, x) == door.OTHER
+    assert (out == 7).all()
 
 
 def test_numbers_of_lanes_in_any_stride(taken):
@@ -217,10 +314,10 @@ def test_numbers_of_lanes_in_any_stride(taken):
         assert softmax_numba.logsumexp(x, out=out) is out
         assert same_bits(np.ascontiguousarray(out), expected)
     assert softmax_numba.logsumexp(x[0], out=room[:1].reshape(())) == expected[0]
-    assert not taken["others"]
+    assert not taken.others
     inside = x.copy()
     assert same_bits(softmax_numba.logsumexp(inside, out=inside[0, :9]).copy(), expected)
-    assert taken["others"]
+    assert taken.others
 
 
 @pytest.mark.parametrize("lies", ["base", "head"])
@@ -236,8 +333,8 @@ def test_without_a_door_the_long_way_is_taken(lies, taken, monkeypatch):
     monkeypatch.setattr(softmax_numba.functions, "_small_softmax", small)
     x = normal((3, 7), np.float32)
     result = softmax_numba.softmax(x)
-    assert not taken["forms"]
-    assert taken["others"]
+    assert not taken.done
+    assert taken.others
     assert same_bits(result, long_way("softmax", x))
 
 
@@ -245,22 +342,14 @@ def test_arrays_are_readable_here():
     assert door.readable()
 
 
-@pytest.fixture
-def nobody_awake():
-    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely."""
-    seen = crew._crew.seen
-    before, seen[SPIN] = seen[SPIN], 0
-    yield
-    seen[SPIN] = before
-
-
 @pytest.mark.parametrize(("length", "released"), [(100, False), (60_000, True)])
-def test_python_runs_on_beside_long_sweeps(length, released, nobody_awake):
+def test_python_runs_on_beside_long_sweeps(length, released):
     """Its lock is given away where a sweep takes longer than that, and kept where it does not."""
     x = np.zeros((1, length), np.float32)
     out = np.empty_like(x)
-    enter = door.door(SOFTMAX, "float32", door.BLOCKS if length > BLOCK else door.ROWS)
-    assert enter(x, out) == sweeps.DONE
+    enter, make, _ = door.door(SOFTMAX, "float32")
+    make(BLOCKS if length > BLOCK else ROWS)
+    assert enter(x, -1, out) == sweeps.DONE
     before, go, ran = sys.getswitchinterval(), threading.Event(), []
 
     def beside():
@@ -274,7 +363,7 @@ def test_python_runs_on_beside_long_sweeps(length, released, nobody_awake):
         go.set()
         calls, end = 0, time.monotonic() + 60  # who waits for the lock may also have to wait for a core
         while not ran and (time.monotonic() < end if released else calls < 20_000):
-            assert enter(x, out) == sweeps.DONE
+            assert enter(x, -1, out) == sweeps.DONE
             calls += 1
         assert bool(ran) == released
     finally:
@@ -295,10 +384,10 @@ def test_a_sweep_that_fails(length, monkeypatch):
     signature = (*arrays.types, types.intp, types.intp, types.boolean)
     address = sweeps.address_of_body(body, "failing-sweep", signature)
     monkeypatch.setattr(door, "body_of", lambda *asked: address)
-    form = door.BLOCKS if length > BLOCK else door.ROWS
-    enter = door.door(dataclasses.replace(LOG_SOFTMAX, name="failing"), "float32", form)
+    enter, make, _ = door.door(dataclasses.replace(LOG_SOFTMAX, name="failing"), "float32")
+    make(BLOCKS if length > BLOCK else ROWS)
     x = np.zeros((2, length), np.float32)
     for _ in range(3):
         with pytest.raises(MemoryError, match="no memory for a buffer"):
-            enter(x, x)
-    assert enter(x[:1], x[:1]) == sweeps.DONE
+            enter(x, -1, x)
+    assert enter(x[:1], -1, x[:1]) == sweeps.DONE

@@ -28,6 +28,7 @@ from numba import types
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.cores import cores
+from softmax_numba.cpu.inlining import for_both
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import (
     ASK,
@@ -57,6 +58,7 @@ FEW_SHARES, MANY_SHARES, MANY_VALUES = 4, 8, 2**20
 _DEFAULT_SPIN, _MOST_SPIN = 200_000, 1_000_000_000  # nanoseconds
 
 
+@for_both
 def shares_of(units: int, values: int, many: int) -> int:
     """Into how many shares so many units are cut for ``many`` threads."""
     return min(units, many * (FEW_SHARES if values <= MANY_VALUES else MANY_SHARES))

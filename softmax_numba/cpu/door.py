@@ -12,7 +12,7 @@ cannot take it refuses, with nothing done: then the long way finds out what is t
 import ctypes
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -20,34 +20,38 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
-from softmax_numba.cpu import crew
+from softmax_numba.cpu import crew, folding, long
 from softmax_numba.cpu.arrays import apart, place
 from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.folding import MOST_AXES, entry, fold
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import address_named, body_named, compiled, named
+from softmax_numba.cpu.jit import address_named, compiled, named, try_body
 from softmax_numba.cpu.joining import ENDED, follows_closely, lead_unless_led, now, tell, threads_awake
 from softmax_numba.cpu.lane import BLOCK, Operation
+from softmax_numba.cpu.long import FAILED, NOT_DONE, lead_lanes_at
 from softmax_numba.cpu.memory import number_at, put
 from softmax_numba.cpu.plan import (
     CREW_FROM,
-    FEWEST_SHORT,
+    LONG,
     PARALLEL_FROM,
+    SHORT,
+    SWEEPS,
+    can_be_shared,
     is_past_cache,
-    is_shared_lane,
-    is_woven,
-    longest_short,
+    is_shared_by_crew,
+    most_shares,
+    sweep_over,
+    units_of,
 )
-from softmax_numba.cpu.short import vectors_in_short_tile
-from softmax_numba.cpu.simd import I8, I32, I64
+from softmax_numba.cpu.simd import COMPUTES_IN, I8, I32, I64
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
-# What a door says beside REFUSED and DONE: that a plan is needed, or that another door is to be asked, of another dtype
-# (OTHER) or of one of these forms.
-LARGE, OTHER, ROWS, SHORT, WOVEN, BLOCKS = range(2, 8)
-SWEEPS = {ROWS: "rows", SHORT: "short", WOVEN: "woven", BLOCKS: "blocks"}
-
-Door = Callable[[Any, Any], int]
+# What a door says beside REFUSED and DONE: that a plan is needed, that the door of another dtype is to be asked, and
+# from MISSING on that something has to be made: a sweep, by its place in SWEEPS, or FOLD.
+LARGE, OTHER, MISSING = range(2, 5)
+# What a door calls by address: the sweeps, and these.
+FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 4)
 
 # --- objects ------------------------------------------------------------------------
 
@@ -121,13 +125,24 @@ def _half_word(typing, handed, offset):
 
 
 @intrinsic
-def _entry(typing, address, index):
-    """An entry of a shape or of strides, by the address of the first."""
+def _address(typing, handed):
+    """Where an object stands."""
+    return types.int64(handed), lambda context, builder, sig, args: builder.ptrtoint(args[0], I64)
+
+
+@intrinsic
+def _integer(typing, handed):
+    """The value of a Python int, and whether it is too large for one."""
 
     def emit(context, builder, sig, args):
-        return builder.load(builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
+        too_large = cgutils.alloca_once_value(builder, I32(0))
+        kind = ir.FunctionType(I64, [I8.as_pointer(), I32.as_pointer()])
+        function = cgutils.get_or_insert_function(builder.module, kind, "PyLong_AsLongLongAndOverflow")
+        value = builder.call(function, [args[0], too_large])
+        too_large = builder.icmp_signed("!=", builder.load(too_large), I32(0))
+        return context.make_tuple(builder, sig.return_type, [value, too_large])
 
-    return types.int64(types.int64, types.intp), emit
+    return types.Tuple((types.int64, types.boolean))(handed), emit
 
 
 def _lanes_of(storage: types.Type, readonly: bool) -> Callable[..., Any]:
@@ -190,148 +205,180 @@ def _with_lock(typing, state):
 # --- doors --------------------------------------------------------------------------
 
 
+class Door(NamedTuple):
+    """``enter(x, axis, out)``, ``make(said - MISSING)`` for what it says is missing, and where that comes to stand."""
+
+    enter: Callable[[Any, Any, Any], int]
+    make: Callable[[int], None]
+    parts: np.ndarray
+
+
 @inlined
 def _settle_certain(x, out):
     """Softmax of lanes of one value: 1, or NaN beside an infinite one."""
     for o in range(x.shape[0]):
-        value = number_at(place(x, o, 0, 0), 0)
-        put(place(out, o, 0, 0), 0, 1.0 if value - value == 0.0 else np.nan)
+        for j in range(x.shape[2]):
+            value = number_at(place(x, o, 0, j), 0)
+            put(place(out, o, 0, j), 0, 1.0 if value - value == 0.0 else np.nan)
 
 
 @once
-def door(operation: Operation, storage: str, form: int) -> Door:
-    """``enter(x, out)``: the operation along the last axis of a NumPy array of at least one, into ``out``.
+def door(operation: Operation, storage: str) -> Door:
+    """The operation along an axis of a NumPy array of at least one and any strides, into ``out``.
 
-    ``out`` has x's shape, or one axis less where the operation gives one number a lane, and x's dtype. Arrays of one
-    axis or two may have any strides, those of more are in C order. ``DONE`` if it was done. Otherwise nothing was:
-    ``REFUSED`` where a condition does not hold, or where the two overlap otherwise than in the same places; ``LARGE``
-    where threads may be worth while and cannot be had here; ``OTHER`` for another dtype of x; else the form of the door
-    to ask.
+    ``out`` has x's shape, or one axis less where the operation gives one number a lane, and x's dtype. ``DONE`` if it
+    was done. Otherwise nothing was: ``REFUSED`` where a condition does not hold, the two overlap otherwise than in the
+    same places, or three axes cannot tell of their strides; ``LARGE`` where threads may be worth while and cannot be
+    had here; ``OTHER`` for another dtype of x; from ``MISSING`` on where something is to be made first.
     """
     arrays, one_number = Arrays(storage_of(storage), False, False), operation.one_number
     dtype = dtype_of(storage)
-    symbol = f"softmax_numba.{operation.name}.{SWEEPS[form]}.{storage}"
-    named(symbol, body_of(operation, SWEEPS[form], arrays))
-    named("softmax_numba.ndarray", id(np.ndarray))
+    parts = np.zeros(PARTS, np.int64)  # their addresses, 0 as long as they are missing
+    symbol = f"softmax_numba.{operation.name}.{storage}"
+    named(symbol, parts.ctypes.data)
     named(f"softmax_numba.dtype.{storage}", id(dtype))
+    for name, what in (("ndarray", np.ndarray), ("int", int), ("last", -1)):
+        named(f"softmax_numba.{name}", id(what))
     named("softmax_numba.crew", crew.address())
-    body = body_named(symbol, tried=True)
-    address_of_body, crew_numbers = address_named(symbol), address_named("softmax_numba.crew")
+    crew_numbers, parts_at = address_named("softmax_numba.crew"), address_named(symbol)
     ndarray, this_dtype = address_named("softmax_numba.ndarray"), address_named(f"softmax_numba.dtype.{storage}")
+    integer, last_axis = address_named("softmax_numba.int"), address_named("softmax_numba.last")
     given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
-    itemsize, per_vector = dtype.itemsize, 64 // arrays.compute.itemsize
-    shares_of = inlined(crew.shares_of)
-    longest, certain = longest_short(itemsize), operation.maps_exponentials  # one value over itself need not be 1
-    short, woven, is_long, is_past = form == SHORT, inlined(is_woven), inlined(is_shared_lane), inlined(is_past_cache)
+    itemsize, certain = dtype.itemsize, operation.maps_exponentials  # one value over itself need not be 1
+
+    def make(part: int) -> None:
+        if part == FOLD:
+            parts[FOLD] = folding.address()
+            return
+        if part == LONG:
+            parts[LEAD_LANES], parts[SHARE] = long.addresses(arrays.types, COMPUTES_IN[arrays.storage])
+        parts[part] = body_of(operation, SWEEPS[part], arrays)
 
     @inlined
     def of_this_dtype(handed):
         return _word(handed, _TYPE) == ndarray() and _word(handed, _DTYPE) == this_dtype()
 
     @inlined
-    def wanted(lanes, length, side_by_side):
-        if length > BLOCK:
-            return BLOCKS
-        if side_by_side and length <= longest and lanes >= FEWEST_SHORT and not (length == 1 and certain):
-            return SHORT
-        return WOVEN if not one_number and side_by_side and woven(lanes, length, itemsize) else ROWS
+    def place_of_axis(axis, axes):
+        """Which of so many axes is meant; -1 if none."""
+        if _address(axis) == last_axis():
+            return axes - 1
+        if _word(axis, _TYPE) != integer():
+            return -1
+        value, too_large = _integer(axis)
+        if too_large or value < -axes or value >= axes:
+            return -1
+        return value + axes if value < 0 else value
 
     @inlined
-    def threads_for(lanes, length, flags):
-        """How many threads sweep over so many values, 0 if that is not for a door to say."""
-        values = lanes * length
-        if values < CREW_FROM or length == 1:
-            return 1 if values < PARALLEL_FROM else 0
+    def threads_for(values):
+        """How many threads sweep over so many values that can be shared, 0 if that is not for a door to say."""
+        if values < CREW_FROM:
+            return 1
         many = 0
-        if flags & _C_CONTIGUOUS and values <= crew.MOST_VALUES:
+        if values <= crew.MOST_VALUES:
             many = threads_awake(crew_numbers(), values > crew.FEW_VALUES)
-        if is_long(lanes, length, many):
-            return 0
         if many == 0 and values < PARALLEL_FROM and not follows_closely(crew_numbers()):
             return 1
         return many
 
     @inlined
-    def sweep(x, out, lanes, length, many):
-        """By rows; for the sweep along short ones the lanes are the inner axis. Whether it was done, and failed."""
-        if length == 1 and certain:
-            _settle_certain(x, out)
-            return True, False
-        units = lanes
-        if short:
-            per_tile = vectors_in_short_tile(length, per_vector) * per_vector
-            units = (lanes + per_tile - 1) // per_tile
-        numbers = crew_numbers()
-        past_cache = not one_number and is_past(lanes * length * itemsize)
-        if many == 1 or units == 1:
-            state = _without_lock(lanes * length > _RELEASE_FROM)
-            failed = body(x, None, None, out, 0, units, past_cache)
+    def carry_out(x, out, sweep, body, units, shares, values, many):
+        """Whether it was done, and failed."""
+        numbers, past_cache = crew_numbers(), not one_number and is_past_cache(values * itemsize)
+        if many == 1 or shares == 1:
+            state = _without_lock(values > _RELEASE_FROM)
+            failed = try_body(body, x, None, None, out, 0, units, past_cache)
             _with_lock(state)
-            if lanes * length >= CREW_FROM:
+            if values >= CREW_FROM:
                 tell(numbers, ENDED, now())
             return True, failed
-        state, shares = _without_lock(True), shares_of(units, lanes * length, many)
-        given = x, None, None, out
-        both = lead_unless_led(numbers, address_of_body(), given, units, shares, many - 1, past_cache)
+        state = _without_lock(True)
+        if sweep == LONG:
+            lead, share = entry(parts_at(), LEAD_LANES), entry(parts_at(), SHARE)
+            said = lead_lanes_at(lead, numbers, body, share, x, None, None, out, shares, many - 1, past_cache)
+            done, failed = said != NOT_DONE, said == FAILED
+        else:
+            done, failed = lead_unless_led(numbers, body, (x, None, None, out), units, shares, many - 1, past_cache)
         _with_lock(state)
-        return both
+        return done, failed
 
-    def enter(x, out):
+    def enter(x, axis, out):
         if not of_this_dtype(x):
             return OTHER
         axes, flags, writing = _half_word(x, _AXES), _half_word(x, _FLAGS), _ALIGNED | _WRITEABLE
-        if not of_this_dtype(out) or axes == 0 or not flags & _ALIGNED:
+        if not of_this_dtype(out) or axes == 0 or axes > MOST_AXES or not flags & _ALIGNED:
             return REFUSED
-        out_axes, out_flags = _half_word(out, _AXES), _half_word(out, _FLAGS)
-        if out_axes != axes - one_number or out_flags & writing != writing:
+        along, out_axes, out_flags = place_of_axis(axis, axes), _half_word(out, _AXES), _half_word(out, _FLAGS)
+        if along < 0 or out_axes != axes - one_number or out_flags & writing != writing:
             return REFUSED
-        if axes > 2 and not flags & out_flags & _C_CONTIGUOUS:
+        shape, out_shape = _word(x, _SHAPE), _word(out, _SHAPE)
+        length, outer, inner = entry(shape, along), 1, 1
+        if not one_number and entry(out_shape, along) != length:
             return REFUSED
-        shape, strides = _word(x, _SHAPE), _word(x, _STRIDES)
-        out_shape, out_strides = _word(out, _SHAPE), _word(out, _STRIDES)
-        lanes = 1
-        for i in range(axes - 1):
-            if _entry(shape, i) != _entry(out_shape, i):
+        for i in range(along):
+            outer *= entry(shape, i)
+            if entry(out_shape, i) != entry(shape, i):
                 return REFUSED
-            lanes *= _entry(shape, i)
-        length = _entry(shape, axes - 1)
-        values = lanes * length
+        for i in range(along + 1, axes):
+            inner *= entry(shape, i)
+            if entry(out_shape, i - one_number) != entry(shape, i):
+                return REFUSED
+        lanes, values = outer * inner, outer * length * inner
         if values == 0:
             return REFUSED
-        many = threads_for(lanes, length, flags & out_flags)
-        if many == 0:
-            return LARGE
-        step, out_step = _entry(strides, axes - 1), itemsize
-        row, out_row = length * itemsize, itemsize if one_number else length * itemsize
-        if not one_number:
-            out_step = _entry(out_strides, axes - 1)
-            if _entry(out_shape, axes - 1) != length or out_step == 0:
+        if flags & out_flags & _C_CONTIGUOUS:
+            if length == 1:
+                outer, inner = lanes, 1
+            step, x_inner = inner * itemsize, itemsize
+            x_outer = length * step
+            out_outer, out_step, out_inner = (step, itemsize, itemsize) if one_number else (x_outer, step, itemsize)
+        else:
+            fold_at = entry(parts_at(), FOLD)
+            if fold_at == 0:
+                return MISSING + FOLD
+            strides, out_strides = _word(x, _STRIDES), _word(out, _STRIDES)
+            folded, outer, length, inner, x_outer, step, x_inner, out_outer, out_step, out_inner = fold(
+                fold_at, shape, strides, out_strides, axes, along, one_number, itemsize
+            )
+            if folded == 0:
                 return REFUSED
-        if axes == 2:
-            row, out_row = _entry(strides, 0), _entry(out_strides, 0)
-            if out_row == 0 and lanes > 1:
-                return REFUSED
-        asked = wanted(lanes, length, step == itemsize and out_step == itemsize)
-        if asked != form:
-            return asked
+        turnable, columnar = one_number or out_step == itemsize, x_inner == out_inner == itemsize
+        sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar)
+        sure, many = length == 1 and certain, 1
+        if not sure and can_be_shared(sweep, outer, length, inner, itemsize, one_number):
+            many = threads_for(values)
+            if many == 0:
+                return LARGE
+            if is_shared_by_crew(lanes, length, itemsize, many):
+                sweep = LONG
+        body = entry(parts_at(), sweep)
+        if body == 0 and not sure:
+            return MISSING + sweep
         data, out_data = _word(x, _DATA), _word(out, _DATA)
         out_length = 1 if one_number else length
-        if short:
-            source = given(data, 1, length, lanes, values * itemsize, step, row)
-            target = result(out_data, 1, out_length, lanes, values * itemsize, out_step, out_row)
+        if sweep == SHORT:  # the lanes are the inner axis
+            source = given(data, 1, length, outer, values * itemsize, step, x_outer)
+            target = result(out_data, 1, out_length, outer, values * itemsize, out_step, out_outer)
         else:
-            source = given(data, lanes, length, 1, row, step, itemsize)
-            target = result(out_data, lanes, out_length, 1, out_row, out_step, itemsize)
-        same = not one_number and data == out_data and row == out_row and step == out_step
-        if not same and not apart(source, target):
+            source = given(data, outer, length, inner, x_outer, step, x_inner)
+            target = result(out_data, outer, out_length, inner, out_outer, out_step, out_inner)
+        same = not one_number and data == out_data and x_outer == out_outer and step == out_step
+        if not (same and x_inner == out_inner) and not apart(source, target):
             return REFUSED
-        done, failed = sweep(source, target, lanes, length, many)
+        if sure:
+            _settle_certain(source, target)
+            return DONE
+        units = units_of(sweep, outer, length, inner, itemsize)
+        shares = crew.shares_of(most_shares(sweep, outer, length, inner, itemsize, one_number, many), values, many)
+        done, failed = carry_out(source, target, sweep, body, units, shares, values, many)
         if failed:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    name = f"{operation.name}-door-{SWEEPS[form]}-{storage}"
+    name = f"{operation.name}-door-{storage}"
     holding = compiled(enter, name.replace("-", "_"), nogil=False)
-    dispatcher: Any = compiled_for(holding, name, (Handed(), Handed()))
+    dispatcher: Any = compiled_for(holding, name, (Handed(), Handed(), Handed()))
     (only,) = dispatcher.overloads.values()
-    return only.entry_point  # the dispatcher itself would look up the types of what it is given
+    # The dispatcher itself would look up the types of what it is given.
+    return Door(only.entry_point, make, parts)

@@ -16,6 +16,7 @@ from numba.core.codegen import CPUCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import NativeLowering
+from numba.extending import register_jitable
 
 
 class _Intermediate(CPUCodeLibrary):
@@ -62,3 +63,5 @@ INLINED = {
     "no_cfunc_wrapper": True,
 }
 inlined = njit(**INLINED)
+# For what Python asks as well: a plain function to it, and inlined where compiled code calls it.
+for_both = register_jitable(**INLINED)

@@ -38,15 +38,26 @@ def _called(returns, kinds, address, tried=False):
     return (types.boolean if tried else returns)(*kinds), emit
 
 
-def _at_address(returns, address, *kinds):
-    signature, emit = _called(returns, kinds, lambda builder, kind, args: builder.inttoptr(args[0], kind.as_pointer()))
-    return returns(address, *signature.args), emit
+def call_at(returns, address, *kinds, tried=False):
+    """For an intrinsic: the call of the function that stands at the ``address`` which is its first argument."""
+
+    def known(builder, kind, args):
+        return builder.inttoptr(args[0], kind.as_pointer())
+
+    signature, emit = _called(returns, kinds, known, tried)
+    return signature.return_type(address, *signature.args), emit
 
 
 @intrinsic
 def call_body(typing, address, x, mask, temperature, out, first, last, past_cache):
     """Calls the sweep whose machine code stands at ``address``."""
-    return _at_address(types.none, address, x, mask, temperature, out, first, last, past_cache)
+    return call_at(types.none, address, x, mask, temperature, out, first, last, past_cache)
+
+
+@intrinsic
+def try_body(typing, address, x, mask, temperature, out, first, last, past_cache):
+    """The same; whether it failed."""
+    return call_at(types.none, address, x, mask, temperature, out, first, last, past_cache, tried=True)
 
 
 @intrinsic
@@ -55,13 +66,13 @@ def call_loss_body(
 ):
     """Calls the sweep over lanes' losses."""
     arrays = (x, targets, share, even, parts, losses, out, options)
-    return _at_address(types.none, address, *arrays, ignore, first, last, past_cache)
+    return call_at(types.none, address, *arrays, ignore, first, last, past_cache)
 
 
 @intrinsic
 def call_lead(typing, address, numbers, function, given, units, shares, most):
     """Calls :func:`softmax_numba.cpu.joining.lead`."""
-    return _at_address(types.boolean, address, *[types.intp] * 6)
+    return call_at(types.boolean, address, *[types.intp] * 6)
 
 
 @intrinsic
@@ -70,7 +81,7 @@ def call_long_body(
 ):
     """Calls the sweep over parts of a long lane."""
     arrays = (x, mask, temperature, out)
-    return _at_address(types.intp, address, *arrays, o, j, begin, end, numbers, sums, results, left, step, past_cache)
+    return call_at(types.intp, address, *arrays, o, j, begin, end, numbers, sums, results, left, step, past_cache)
 
 
 def named(symbol, address):

@@ -1,15 +1,22 @@
 """Which sweep a call takes: a pure function of its lanes, layout, dtype and threads.
 
-The choice decides how fast a result comes, never which bits it has: every sweep adds in the order of lane.py.
+The choice decides how fast a result comes, never which bits it has: every sweep adds in the order of lane.py. Python
+asks by :func:`plan`, compiled code (``door.py``) by the functions that it is made of.
 """
 
 import functools
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from softmax_numba.cpu.inlining import for_both
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 from softmax_numba.cpu.short import short_tiles_of
 from softmax_numba.cpu.tiles import vectors_across
+
+Sweep = Literal["rows", "short", "woven", "blocks", "columns", "deep", "shallow", "long"]
+# Their names, and the places of these, by which compiled code knows them.
+SWEEPS: tuple[Sweep, ...] = get_args(Sweep)
+ROWS, SHORT, WOVEN, BLOCKS, COLUMNS, DEEP, SHALLOW, LONG = range(len(SWEEPS))
 
 # A second thread joins 15 µs after the launch (tbb makes an arena a call): what one needs for half as many values.
 PARALLEL_FROM = 2**16
@@ -17,6 +24,9 @@ PARALLEL_FROM = 2**16
 CREW_FROM = 2**14
 # And a lane that threads share has two launches.
 LONG_FROM = 2**18
+# Which cost the crew less. Measured beside one thread 1.4x to 2x as fast at 100,000 values, in float64 1.25x at half as
+# many as this; in float32 0.8x at 40,000.
+CREW_LONG_FROM = 2**16
 # Shares a thread, so that a core that is busy with something else holds up little.
 SHARES = 8
 # Below so many neighbouring lanes, vectors across them would be mostly empty.
@@ -39,27 +49,42 @@ WOVEN_ROW_BYTES, WOVEN_FROM = 256, BLOCK
 PAST_CACHE_BYTES = 2**22
 
 
+@for_both
 def longest_short(itemsize: int) -> int:
     """Up to which length rows gain by that: a vector of float64 has half as many places."""
     return 24 if itemsize == 8 else 32
 
 
+@for_both
 def is_woven(lanes: int, length: int, itemsize: int) -> bool:
     """Whether rows, their own values and their results side by side, are to be looked at, computed and written at
     once."""
     return itemsize > 2 and length * itemsize >= WOVEN_ROW_BYTES and length <= BLOCK and lanes * length > WOVEN_FROM
 
 
+@for_both
 def is_past_cache(nbytes: int) -> bool:
     """Whether results of so many bytes are to be streamed past the caches."""
     return nbytes >= PAST_CACHE_BYTES
 
 
+@for_both
 def is_shared_lane(lanes: int, length: int, threads: int) -> bool:
     """Whether lanes are so few and so long that each is to be cut up among threads."""
     return threads > 1 and lanes * length >= LONG_FROM and lanes < 2 * threads and length > (2 * threads - 1) * BLOCK
 
 
+@for_both
+def is_shared_by_crew(lanes: int, length: int, itemsize: int, threads: int) -> bool:
+    """The same where so many threads are awake: of few values, unless there are as many lanes for each."""
+    if is_shared_lane(lanes, length, threads):
+        return True
+    enough = lanes * length >= (CREW_LONG_FROM // 2 if itemsize == 8 else CREW_LONG_FROM)
+    long = enough and length > (2 * threads - 1) * BLOCK
+    return threads > 1 and long and lanes < 2 * threads and lanes % threads != 0
+
+
+@for_both
 def column_shares(outer: int, units: int, threads: int, in_cache: bool) -> int:
     """How many shares ``outer`` slabs of columns are cut into, of so many units in all."""
     if in_cache and outer < threads and units < LEAST_SHARE * threads:
@@ -67,17 +92,77 @@ def column_shares(outer: int, units: int, threads: int, in_cache: bool) -> int:
     return min(units, threads * max(1, min(SHARES, units // (WIDE_SHARE * threads))))
 
 
+@for_both
+def is_across(sweep: int) -> bool:
+    """Whether vectors hold neighbouring lanes' values."""
+    return sweep in (COLUMNS, DEEP, SHALLOW)
+
+
+@for_both
+def sweep_over(
+    outer: int,
+    length: int,
+    inner: int,
+    itemsize: int,
+    side_by_side: bool,
+    one_number: bool,
+    turnable: bool,
+    columnar: bool,
+) -> int:
+    """Which sweep is taken over lanes that are not shared: its place in ``SWEEPS``. Arguments as of :func:`plan`."""
+    if not side_by_side and inner >= FEWEST_COLUMNS:
+        past_cache = not one_number and is_past_cache(outer * length * inner * itemsize)
+        if columnar and length <= LONGEST_SHALLOW:
+            return SHALLOW
+        if columnar and length >= (DEEP_PAST_CACHE_FROM if past_cache else DEEP_FROM):
+            return DEEP
+        return COLUMNS
+    if side_by_side and inner == 1 and turnable:
+        if length <= longest_short(itemsize) and outer >= FEWEST_SHORT:
+            return SHORT
+        if not one_number and is_woven(outer, length, itemsize):
+            return WOVEN
+    return ROWS if length <= BLOCK else BLOCKS
+
+
+@for_both
+def units_of(sweep: int, outer: int, length: int, inner: int, itemsize: int) -> int:
+    """What a sweep counts its work in: vectors of neighbouring lanes, tiles of short rows, lanes, or blocks of one."""
+    if is_across(sweep):
+        return outer * vectors_across(inner, itemsize)
+    if sweep == SHORT:
+        return short_tiles_of(outer, length, itemsize)
+    return -(-length // BLOCK) if sweep == LONG else outer * inner
+
+
+@for_both
+def most_shares(sweep: int, outer: int, length: int, inner: int, itemsize: int, one_number: bool, threads: int) -> int:
+    """Into how many shares so many threads may cut a sweep."""
+    units = units_of(sweep, outer, length, inner, itemsize)
+    if is_across(sweep):
+        in_cache = not one_number and not is_past_cache(outer * length * inner * itemsize)
+        return column_shares(outer, units, threads, in_cache)
+    return units
+
+
+@for_both
+def can_be_shared(sweep: int, outer: int, length: int, inner: int, itemsize: int, one_number: bool) -> bool:
+    """Whether two threads who are awake find something to share."""
+    shares = most_shares(sweep, outer, length, inner, itemsize, one_number, 2)
+    return shares > 1 or is_shared_by_crew(outer * inner, length, itemsize, 2)
+
+
 class Plan(NamedTuple):
     """How a call is carried out."""
 
-    sweep: Literal["rows", "short", "woven", "blocks", "columns", "deep", "shallow", "long"]
+    sweep: Sweep
     shares: int  # 1: serial
     past_cache: bool
 
     @property
     def across(self) -> bool:
         """Whether vectors hold neighbouring lanes' values: shares are as wide as memory is fast, or there is one."""
-        return self.sweep in ("columns", "deep", "shallow")
+        return is_across(SWEEPS.index(self.sweep))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -112,29 +197,15 @@ def plan(
     threads : int
         How many threads the call may use.
     """
-    lanes, blocks = outer * inner, -(-length // BLOCK)
-    values = lanes * length
-    many = threads > 1 and values >= PARALLEL_FROM
-    past_cache = not one_number and is_past_cache(values * itemsize)
+    lanes, values = outer * inner, outer * length * inner
     if is_shared_lane(lanes, length, threads):
-        return Plan("long", min(blocks, SHARES * threads), past_cache)
-    sweep: Literal["rows", "short", "woven", "blocks", "columns", "deep", "shallow"]
-    sweep = "rows" if length <= BLOCK else "blocks"
-    units, shares = lanes, SHARES * threads
-    if not side_by_side and inner >= FEWEST_COLUMNS:
-        sweep = "columns"
-        if columnar and length <= LONGEST_SHALLOW:
-            sweep = "shallow"
-        elif columnar and length >= (DEEP_PAST_CACHE_FROM if past_cache else DEEP_FROM):
-            sweep = "deep"
-        units = outer * vectors_across(inner, itemsize)
-        shares = column_shares(outer, units, threads, not past_cache and not one_number)
-    elif side_by_side and inner == 1 and turnable:
-        if length <= longest_short(itemsize) and lanes >= FEWEST_SHORT:
-            sweep, units = "short", short_tiles_of(outer, length, itemsize)
-        elif not one_number and is_woven(lanes, length, itemsize):
-            sweep = "woven"
-    return Plan(sweep, min(units, shares) if many else 1, past_cache)
+        sweep = LONG
+    else:
+        sweep = sweep_over(outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar)
+    shares = 1
+    if threads > 1 and values >= PARALLEL_FROM:
+        shares = min(most_shares(sweep, outer, length, inner, itemsize, one_number, threads), SHARES * threads)
+    return Plan(SWEEPS[sweep], shares, not one_number and is_past_cache(values * itemsize))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import across, note_tops, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, width_of
@@ -33,21 +33,23 @@ from softmax_numba.cpu.wide import fourfold, load_wide, numbers_for
 TILE_BYTES, MOST_VECTORS = 2**14, 16
 
 
-@inlined
-def vectors_in_short_tile(length, width):
+@for_both
+def vectors_in_short_tile(length: int, width: int) -> int:
     """How many vectors of lanes are on their way at once."""
     return max(1, min(MOST_VECTORS, TILE_BYTES // (64 * ((length + width - 1) // width * width))))
 
 
+@for_both
 def short_tiles_of(lanes: int, length: int, itemsize: int) -> int:
     """Into how many tiles so many lanes are cut; for the caller of the sweep."""
     return -(-lanes // lanes_in_short_tile(length, itemsize))
 
 
+@for_both
 def lanes_in_short_tile(length: int, itemsize: int) -> int:
     """How many lanes a tile has, the last one perhaps excepted."""
     width = 8 if itemsize == 8 else 16
-    return int(width * vectors_in_short_tile.py_func(length, width))
+    return width * vectors_in_short_tile(length, width)
 
 
 def _turned(turn, width):

@@ -13,20 +13,28 @@ from typing import NamedTuple
 import numpy as np
 from numba import prange, types
 
-from softmax_numba.cpu import crew, threads
+from softmax_numba.cpu import crew, long, threads
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE, blocks, long_lanes
 from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.jit import call_body, call_long_body, compiled
 from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS, Operation
-from softmax_numba.cpu.plan import Plan
+from softmax_numba.cpu.plan import (
+    BLOCKS,
+    LONG,
+    SWEEPS,
+    Plan,
+    can_be_shared,
+    is_shared_by_crew,
+    most_shares,
+    units_of,
+)
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.shallow import shallow_columns
-from softmax_numba.cpu.short import short_rows, short_tiles_of
+from softmax_numba.cpu.short import short_rows
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.threads import set_share_size, share_size
-from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.cpu.woven import woven
 from softmax_numba.dtypes import dtype_of, storage_of
 
@@ -148,39 +156,48 @@ def _carrier(
     operation: Operation, plan: Plan, storage: str, shape: tuple[int, int, int], masked: bool, tempered: bool
 ) -> Callable[..., None]:
     arrays = Arrays(storage_of(storage), masked, tempered, operation.parts)
-    outer, length, inner = shape
-    itemsize = dtype_of(storage).itemsize
-    units = outer * inner
-    if plan.across:
-        units = outer * vectors_across(inner, itemsize)
-    elif plan.sweep == "short":
-        units = short_tiles_of(outer, length, itemsize)
+    sweep, (outer, length, inner), itemsize = SWEEPS.index(plan.sweep), shape, dtype_of(storage).itemsize
+    values, past_cache = outer * length * inner, plan.past_cache
     # In one thread a long lane is a row like any other.
-    alone = "blocks" if plan.sweep == "long" else plan.sweep
+    alone = BLOCKS if sweep == LONG else sweep
+    units = units_of(alone, outer, length, inner, itemsize)
 
     def serial(x, mask, temperature, out):
-        body = body_of(operation, alone, arrays)
-        _serial(arrays)(body, x, mask, temperature, out, 0, units, plan.past_cache)
+        body = body_of(operation, SWEEPS[alone], arrays)
+        _serial(arrays)(body, x, mask, temperature, out, 0, units, past_cache)
 
-    values, past_cache = outer * length * inner, plan.past_cache
-    few = plan.sweep != "long" and crew.CREW_FROM <= values <= crew.MOST_VALUES
-    if plan.shares == 1 and (plan.across or not few):
+    few = crew.CREW_FROM <= values <= crew.MOST_VALUES
+    crew_may = few and can_be_shared(sweep, outer, length, inner, itemsize, operation.one_number)
+    if plan.shares == 1 and not crew_may:
         return _turned(serial) if plan.sweep == "short" else serial
 
     body = body_of(operation, plan.sweep, arrays)
     parallel = serial
     if plan.shares > 1:
-        parallel = _long(arrays) if plan.sweep == "long" else _parallel(arrays)
-    bounds = (plan.shares,) if plan.sweep == "long" else (units, plan.shares)
+        parallel = _long(arrays) if sweep == LONG else _parallel(arrays)
+    bounds = (plan.shares,) if sweep == LONG else (units, plan.shares)
 
-    most = plan.shares if plan.across else units
-    leader = functools.cache(lambda: crew.leader(arrays.types))  # types are slow to make, and to look for
+    # What the crew does, of whom there are two at least.
+    by_crew = LONG if is_shared_by_crew(outer * inner, length, itemsize, 2) else sweep
+    theirs = units_of(by_crew, outer, length, inner, itemsize)
+    most = most_shares(by_crew, outer, length, inner, itemsize, operation.one_number, 2)
+    if plan.across and plan.shares > 1:
+        most = plan.shares
+
+    @functools.cache  # types are slow to make, and to look for
+    def leader() -> Callable[..., bool]:
+        if by_crew == LONG:
+            return long.leader(arrays.types, COMPUTES_IN[arrays.storage])
+        return crew.leader(arrays.types)
+
+    def crews_body() -> int:
+        return body_of(operation, SWEEPS[by_crew], arrays)
 
     def shared(x, mask, temperature, out):
         given = x, mask, temperature, out
         if not few:
             crew.dismiss()
-        elif crew.together(lambda: body, leader, given, values, units, most, past_cache):
+        elif crew_may and crew.together(crews_body, leader, given, values, theirs, most, past_cache):
             return
         if plan.shares == 1 or not threads.run(parallel, body, *given, *bounds, past_cache):
             serial(*given)

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import overload
 
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.inlining import INLINED, inlined
+from softmax_numba.cpu.inlining import INLINED, for_both, inlined
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
     filled,
@@ -39,6 +39,7 @@ def vectors_in_tile(length, across, width):
     return (across + tiles - 1) // tiles
 
 
+@for_both
 def vectors_across(inner: int, itemsize: int) -> int:
     """How many vectors of neighbouring lanes there are, for the caller of a sweep: what its shares are counted in."""
     return -(-inner // (8 if itemsize == 8 else 16))

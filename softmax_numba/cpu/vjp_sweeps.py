@@ -71,7 +71,7 @@ def door(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, 
     named(symbol, _body(backward, False, storage, storage, False))
     named("softmax_numba.crew", crew.address())
     body, address, crew_numbers = body_named(symbol), address_named(symbol), address_named("softmax_numba.crew")
-    shares_of, is_past, itemsize = inlined(crew.shares_of), inlined(is_past_cache), dtype_of(storage).itemsize
+    itemsize = dtype_of(storage).itemsize
 
     @inlined
     def threads_for(values):
@@ -94,7 +94,7 @@ def door(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, 
         if not (to == address_of(start_of(dy), 0) or apart(dy, out)):
             return REFUSED
         values, units, numbers = y.size, y.shape[0], crew_numbers()
-        many, past_cache = threads_for(values), is_past(values * itemsize)
+        many, past_cache = threads_for(values), is_past_cache(values * itemsize)
         if many == 0:
             return LARGE
         if many == 1 or units == 1:
@@ -102,7 +102,7 @@ def door(backward: Backward, storage: str) -> Callable[[np.ndarray, np.ndarray, 
             if values >= CREW_FROM:
                 tell(numbers, ENDED, now())
             return DONE
-        given, shares = (as_lanes(y), as_lanes(dy), None, as_lanes(out)), shares_of(units, values, many)
+        given, shares = (as_lanes(y), as_lanes(dy), None, as_lanes(out)), crew.shares_of(units, values, many)
         done, failed = lead_unless_led(numbers, address(), given, units, shares, many - 1, past_cache)
         if failed:
             raise MemoryError("no memory for a buffer")
