@@ -62,7 +62,7 @@ _SPARE = 64  # bytes, to begin a buffer on a cache line
 @inlined
 def largest(p, count):
     """The largest of ``p[:count]`` that is not NaN; -inf if there is none."""
-    return largest_of(largest_values(p, count, 0, filled_wide(p, -np.inf, 4)))
+    return largest_of(largest_values(p, count, 0, filled(p, -np.inf)))
 
 
 class Next(NamedTuple):
@@ -100,7 +100,7 @@ def row_reduction(operation):
         width = width_of(p)
         values, coming = following
         later = Later(values, min(count, coming) // (4 * width) * (4 * width), moved(values, AHEAD))
-        tops = filled_wide(p, -np.inf, 4)
+        tops = filled(p, -np.inf)
         ref = reference(safe_top(top), scale)
         ties = zero = filled(p, 0.0)
         four_ties = filled_wide(p, 0.0, 4)

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.memory import first_places
+from softmax_numba.cpu.partial import first_places
 from softmax_numba.cpu.simd import I32, I64, larger_of, repeat, vector_of
 from softmax_numba.cpu.sums import exact_sum_of_pairs
 

@@ -34,10 +34,10 @@ class Later(NamedTuple):
 
 @inlined
 def look(later, i, tops):
-    """The largest values so far, in four vectors, after the quad at ``i``, if there is one."""
+    """The largest values so far, a slot each, after the quad at ``i``, if there is one; with a NaN any will do."""
     width = width_of(later.values)
     if i < later.whole:
-        tops = larger(tops, load_wide(later.values, i, 4))
+        tops = larger(tops, largest_of_quarters(load_wide(later.values, i, 4)))
     for k in range(4):
         prefetch(later.ahead, i + k * width)
     return tops
@@ -45,14 +45,14 @@ def look(later, i, tops):
 
 @inlined
 def largest_values(p, count, done, tops):
-    """The largest of ``p[:count]`` that are not NaN, a slot each; ``tops`` are those of ``p[:done]``, whole quads."""
+    """The largest of ``p[:count]``, a slot each and never NaN; ``tops`` are those of ``p[:done]``, whole quads."""
     quad, i = 4 * width_of(p), done
     while i + quad <= count:
-        tops = larger(tops, load_wide(p, i, 4))
+        tops = larger(tops, largest_of_quarters(load_wide(p, i, 4)))
         i += quad
     if i < count:
-        tops = larger(tops, load_first_wide(p, i, count - i, 4))
-    return largest_of_quarters(tops)
+        tops = larger(tops, largest_of_quarters(load_first_wide(p, i, count - i, 4)))
+    return tops
 
 
 class Mate(NamedTuple):

@@ -5,10 +5,10 @@ are rounded to nearest-even on the way out.
 """
 
 from llvmlite import ir
-from llvmlite.binding import llvm_version_info
 from numba import types
 from numba.extending import intrinsic
 
+from softmax_numba.cpu.partial import load_some, store_some
 from softmax_numba.cpu.simd import (
     BFLOAT,
     COMPUTES_IN,
@@ -35,12 +35,6 @@ def stored(storage, count):
 
 def place_of(builder, pointer, index, kind):
     return builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
-
-
-def first_places(builder, count, width):
-    """Mask of the first ``count`` places."""
-    places = ir.Constant(ir.VectorType(I32, width), list(range(width)))
-    return builder.icmp_signed("<", places, spread(builder, builder.trunc(count, I32), width))
 
 
 def decode(builder, value, storage, vector):
@@ -87,17 +81,6 @@ def loaded(pointer, vectors):
     return vector(pointer, types.intp), emit
 
 
-def masked(builder, name, result, pointer, mask, others):
-    """A masked load or store of single elements; LLVM 22 moved the alignment from an operand to an attribute."""
-    vector = others[0].type
-    alignment = [] if llvm_version_info >= (22,) else [ir.Constant(I32, 1)]
-    if name == "llvm.masked.load":
-        operands = [pointer, *alignment, mask, *others]
-    else:
-        operands = [*others, pointer, *alignment, mask]
-    return call_llvm(builder, name, result, operands, [vector, pointer.type])
-
-
 def _picked(reach, places):
     """Compiles a load of ``reach`` vectors' values, of which ``places(count)`` are one vector's."""
 
@@ -141,8 +124,7 @@ def loaded_first(pointer, vectors, missing=float("-inf")):
         fill = repeat(kind, missing)
         if storage == BFLOAT:
             fill = repeat(kind, 0xFF80 if missing else 0)
-        address, mask = place_of(builder, *args[:2], kind), first_places(builder, args[2], vector.count)
-        value = masked(builder, "llvm.masked.load", kind, address, mask, [fill])
+        value = load_some(builder, place_of(builder, *args[:2], kind), args[2], fill)
         return decode(builder, value, storage, vector)
 
     return vector(pointer, types.intp, types.intp), emit
@@ -168,8 +150,7 @@ def store_first(typing, pointer, index, count, value):
 
     def emit(context, builder, sig, args):
         encoded = encode(builder, args[3], storage, value)
-        address, mask = place_of(builder, *args[:2], encoded.type), first_places(builder, args[2], value.count)
-        masked(builder, "llvm.masked.store", ir.VoidType(), address, mask, [encoded])
+        store_some(builder, [place_of(builder, *args[:2], encoded.type)], args[2], [encoded])
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, types.intp, value), emit
@@ -308,8 +289,7 @@ def mask_first(typing, pointer, index, count, like):
 
     def emit(context, builder, sig, args):
         bytes_ = ir.VectorType(I8, mask.count)
-        address, first = place_of(builder, *args[:2], bytes_), first_places(builder, args[2], mask.count)
-        given = masked(builder, "llvm.masked.load", bytes_, address, first, [repeat(bytes_, 0)])
+        given = load_some(builder, place_of(builder, *args[:2], bytes_), args[2], repeat(bytes_, 0))
         return builder.icmp_unsigned("!=", given, repeat(bytes_, 0))
 
     return mask(pointer, types.intp, types.intp, like), emit

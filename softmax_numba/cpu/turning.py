@@ -10,8 +10,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.memory import decode, encode, first_places, masked, place_of, stored
-from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, joined, repeat, vector_of
+from softmax_numba.cpu.host import REGISTER_BITS
+from softmax_numba.cpu.memory import decode, encode, place_of, stored
+from softmax_numba.cpu.partial import load_some, store_some
+from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, Vector, joined, repeat, vector_of
 
 
 def _transposed(builder, vectors):
@@ -30,11 +32,19 @@ def _transposed(builder, vectors):
     return vectors
 
 
-def _rows(builder, base, stride, count, kind):
-    """Where so many rows begin, as pointers to a piece of each."""
-    base = builder.bitcast(base, I8.as_pointer())
-    offsets = (builder.mul(ir.Constant(I64, row), stride) for row in range(count))
+def _rows(builder, base, stride, first_row, count, first, kind):
+    """Where so many rows have the value ``first``, as pointers to a piece of each."""
+    base = builder.bitcast(builder.gep(base, [I64(first)]), I8.as_pointer())
+    offsets = (builder.mul(I64(row), stride) for row in range(first_row, first_row + count))
     return [builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()) for offset in offsets]
+
+
+def _blocks(single, wide):
+    """The blocks of rows and columns that fit registers, as many rows each as a register has places: the first row and
+    the first column of each, and how many columns."""
+    rows = min(single.count, REGISTER_BITS // single.element.bitwidth)
+    columns = min(wide, rows)
+    return rows, [(r, c, columns) for r in range(0, single.count, rows) for c in range(0, wide, columns)]
 
 
 @intrinsic(prefer_literal=True)
@@ -43,19 +53,23 @@ def columns_from(typing, pointer, stride, count, target, places):
     ``target`` so many ``places`` (a literal: 4, 8 or 16) vectors of one value of each row, -inf beyond ``count``."""
     storage, wide = pointer.dtype, places.literal_value
     single = vector_of(COMPUTES_IN[storage])
+    height, blocks = _blocks(single, wide)
 
     def emit(context, builder, sig, args):
         base, stride, count, target, _ = args
-        piece = stored(storage, wide)
-        fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
-        mask = first_places(builder, count, wide)
-        rows = [
-            masked(builder, "llvm.masked.load", piece, at, mask, [fill])
-            for at in _rows(builder, base, stride, single.count, piece)
-        ]
-        packed = [decode(builder, joined(builder, rows[q::wide]), storage, single) for q in range(wide)]
-        for i, value in enumerate(_transposed(builder, packed)):
-            builder.store(value, place_of(builder, target, ir.Constant(I64, i * single.count), value.type), align=64)
+        part = Vector(single.element, height)
+        for first_row, first, width in blocks:
+            piece = stored(storage, width)
+            fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
+            left = builder.sub(count, I64(first))
+            rows = [
+                load_some(builder, at, left, fill)
+                for at in _rows(builder, base, stride, first_row, height, first, piece)
+            ]
+            packed = [decode(builder, joined(builder, rows[q::width]), storage, part) for q in range(width)]
+            for i, value in enumerate(_transposed(builder, packed)):
+                at = place_of(builder, target, I64((first + i) * single.count + first_row), value.type)
+                builder.store(value, at, align=REGISTER_BITS // 8)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, types.intp, target, places), emit
@@ -66,19 +80,26 @@ def columns_to(typing, pointer, stride, count, source, places):
     """The way back: writes ``count`` results of each of as many rows as a vector has places."""
     storage, wide = pointer.dtype, places.literal_value
     single = vector_of(COMPUTES_IN[storage])
+    height, blocks = _blocks(single, wide)
 
     def emit(context, builder, sig, args):
         base, stride, count, source, _ = args
-        at = [place_of(builder, source, ir.Constant(I64, i * single.count), single.llvm) for i in range(wide)]
-        turned = _transposed(builder, [builder.load(p, align=64) for p in at])
-        packed = [encode(builder, value, storage, single) for value in turned]
-        mask, piece = first_places(builder, count, wide), stored(storage, wide)
-        for row, to in enumerate(_rows(builder, base, stride, single.count, piece)):
-            value, first = packed[row % wide], row // wide * wide
-            if wide < single.count:
-                chosen = ir.Constant(ir.VectorType(I32, wide), list(range(first, first + wide)))
-                value = builder.shuffle_vector(value, value, chosen)
-            masked(builder, "llvm.masked.store", ir.VoidType(), to, mask, [value])
+        part = Vector(single.element, height)
+        for first_row, first, width in blocks:
+            at = [
+                place_of(builder, source, I64((first + i) * single.count + first_row), part.llvm) for i in range(width)
+            ]
+            turned = _transposed(builder, [builder.load(p, align=REGISTER_BITS // 8) for p in at])
+            packed = [encode(builder, value, storage, part) for value in turned]
+            rows = []
+            for row in range(height):
+                value, place = packed[row % width], row // width * width
+                if width < height:
+                    chosen = ir.Constant(ir.VectorType(I32, width), list(range(place, place + width)))
+                    value = builder.shuffle_vector(value, value, chosen)
+                rows.append(value)
+            to = _rows(builder, base, stride, first_row, height, first, stored(storage, width))
+            store_some(builder, to, builder.sub(count, I64(first)), rows)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, types.intp, source, places), emit

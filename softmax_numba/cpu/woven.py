@@ -107,7 +107,7 @@ def _row_step(operation):
         scale, top = scale_for(notes.scales, r, 1, temperature), number_at(notes.top, r)
         zero = filled(notes.top, 0.0)
         total, ties = as_total(zero), zero
-        four_ties, tops = filled_wide(notes.top, 0.0, 4), filled_wide(notes.top, -np.inf, 4)
+        four_ties, tops = filled_wide(notes.top, 0.0, 4), filled(notes.top, -np.inf)
         whole = length // (4 * width) * (4 * width)
         for i in range(0, whole, 4 * width):
             x = load_wide(p, i, 4)
@@ -190,7 +190,7 @@ def woven(operation, compute):
         notes, next_notes, scales = _blank_notes(zero), _blank_notes(zero), _blank_notes(zero).scales
         settled = Settled(_blank(zero), _blank(zero), _blank(zero))
         totals = on_stack(0.0, sums)
-        nothing, ahead = filled_wide(tops, -np.inf, 4), AHEAD_BYTES // x.itemsize
+        nothing, ahead = filled(tops, -np.inf), AHEAD_BYTES // x.itemsize
         step, out_step = x.strides[0] // x.itemsize, out.strides[0] // out.itemsize
         # Of the group that begins at `at`, `count` rows are computed; of the one before, `before` results are written;
         # the `known` rows of the next one have been looked at; the `coming` ones of the one after that are.

@@ -1,0 +1,13 @@
+"""What the processor that code is made for can do, as Numba says it: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count."""
+
+from numba.core.registry import cpu_target
+
+_FEATURES = frozenset(cpu_target.target_context.codegen().magic_tuple()[2].split(","))
+
+
+# Loads and stores of some of a vector's places: of any type and as fast as whole ones, or loads alone and of 32 and 64
+# bits (AVX2 has such stores, too, but they take a Zen 3 forty operations each).
+MASKS = {"+avx512bw", "+avx512vl"} <= _FEATURES
+MASKED_LOADS = MASKS or "+avx2" in _FEATURES
+# Bits of a register, as far as it makes a difference here; there are 32 of the wide ones and 16 of the others.
+REGISTER_BITS = 512 if MASKS else 256
