@@ -7,18 +7,12 @@ added in twice the precision of the values.
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled
-from softmax_numba.cpu.sums import as_total, load_total, plus, plus_four, store_total
+from softmax_numba.cpu.sums import load_total, plus, store_total
 
 
 def line_sums(width, term_of):
     """Compiles the sums of ``term_of(context, i, k)``, a running sum of its own: what line ``i`` has for the vector of
     lanes from ``k`` on."""
-
-    @inlined
-    def term(context, i, length, k, zero):
-        if i < length:
-            return term_of(context, i, k)
-        return as_total(zero)
 
     @inlined
     def add_up(context, length, lanes, like, slots, vectors):
@@ -31,12 +25,19 @@ def line_sums(width, term_of):
         for start in range(0, length, 4 * width):
             for s in range(min(width, length - start)):
                 i = start + s
+                lines = (length - i + width - 1) // width
                 for k in range(0, lanes, width):
-                    a, b = term_of(context, i, k), term(context, i + width, length, k, zero)
-                    c, d = term(context, i + 2 * width, length, k, zero), term(context, i + 3 * width, length, k, zero)
-                    at = s * vectors + k // width
-                    total = load_total(slots, at) if start > 0 else as_total(zero)
-                    store_total(slots, at, plus_four(zero, total, a, b, c, d))
+                    at, total = s * vectors + k // width, term_of(context, i, k)
+                    if lines > 1:
+                        total = plus(zero, total, term_of(context, i + width, k))
+                    if lines == 3:
+                        total = plus(zero, total, term_of(context, i + 2 * width, k))
+                    elif lines > 3:
+                        c, d = term_of(context, i + 2 * width, k), term_of(context, i + 3 * width, k)
+                        total = plus(zero, total, plus(zero, c, d))
+                    if start > 0:
+                        total = plus(zero, load_total(slots, at), total)
+                    store_total(slots, at, total)
         step = width // 2
         while step > 0:
             for s in range(min(step, used - step)):
