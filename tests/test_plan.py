@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import softmax_numba
+from softmax_numba.cpu import plan as planning
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import LONG_FROM, PARALLEL_FROM, plan
 
+WAITING_ROWS = "woven" if planning.WEAVES_WAITING else "rows"
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -62,6 +64,19 @@ def test_the_width_of_columns_for_two_cores(columns, one_number, shares):
     assert found.shares == shares
 
 
+@pytest.mark.parametrize("registers", [32, 16])
+def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
+    monkeypatch.setattr(planning, "WEAVES_WAITING", registers == 32)
+    assert planning.is_woven(16_384, 1000, 4) == planning.is_woven(65_536, 256, 4) == (registers == 32)
+    assert planning.is_woven(1000, 1000, 4)  # stays in the caches
+    assert planning.is_woven(4096, 1025, 4)  # streamed row by row
+    assert planning.is_woven(16_384, 600, 8)
+    assert not planning.is_woven(1000, 1000, 2)
+    assert not planning.is_woven(1000, 63, 4)
+    assert not planning.is_woven(10, BLOCK + 1, 4)
+    assert not planning.is_woven(1, BLOCK, 4)
+
+
 @pytest.mark.parametrize(
     ("lanes", "dtype", "sweep", "shared", "past_cache"),
     [
@@ -77,7 +92,7 @@ def test_the_width_of_columns_for_two_cores(columns, one_number, shares):
         pytest.param((1_000_000, 8), np.float32, "short", True, True, id="a router"),
         pytest.param((1_000_000, 16), np.float64, "short", True, True, id="a mixture model"),
         pytest.param((1_000_000, 32), np.float32, "short", True, True, id="the longest short rows"),
-        pytest.param((1_000_000, 32), np.float64, "woven", True, True, id="too long to be short in float64"),
+        pytest.param((1_000_000, 32), np.float64, WAITING_ROWS, True, True, id="too long to be short in float64"),
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
         pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),

@@ -19,7 +19,9 @@ from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED
 from softmax_numba.cpu.threads import set_share_size, share_size
 from softmax_numba.cpu.tiles import vectors_across
-from softmax_numba.cpu.vjp import Backward, vjp_columns, vjp_rows
+from softmax_numba.cpu.vjp import Backward
+from softmax_numba.cpu.vjp_columns import vjp_columns
+from softmax_numba.cpu.vjp_rows import vjp_rows
 from softmax_numba.dtypes import dtype_of, storage_of
 
 

@@ -1,0 +1,127 @@
+"""The ways back along columns: lanes side by side, line by line of memory."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from softmax_numba.cpu.access import temperature_of
+from softmax_numba.cpu.arrays import allocated, place, release
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
+from softmax_numba.cpu.line_sums import line_sums
+from softmax_numba.cpu.memory import (
+    fence,
+    filled,
+    load,
+    load_first,
+    moved,
+    number_at,
+    put,
+    store,
+    store_first,
+    stream,
+    to_full_vectors,
+)
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.sums import (
+    load_total,
+    store_sums,
+)
+from softmax_numba.cpu.vjp import one_like
+from softmax_numba.cpu.wide import load_first_wide, load_wide, numbers_for
+
+# A tile is in the second cache if lines of so many vectors allow, and no line of it is longer than a page.
+TILE_BYTES, MOST_VECTORS, FEWEST_VECTORS = 2**19, 64, 16
+
+
+class Tile(NamedTuple):
+    """Where the lines of y and dy stand: pointers, and how many numbers there are from one to the next."""
+
+    y: object
+    dy: object
+    y_step: int
+    dy_step: int
+    lanes: int
+
+
+def vjp_columns(backward, compute):
+    """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes; those of y, dy and out lie side by
+    side."""
+    term, _, cotangent = backward.steps
+    width = 64 // np.dtype(compute).itemsize
+    wide = 4 * width
+
+    @inlined
+    def term_of_line(tile, i, k):
+        p, q = moved(tile.y, i * tile.y_step), moved(tile.dy, i * tile.dy_step)
+        left = tile.lanes - k
+        if left >= width:
+            y, dy = load(p, k), load(q, k)
+        else:
+            y, dy = load_first(p, k, left), load_first(q, k, left)
+        return term(y, dy)
+
+    add_up = line_sums(width, term_of_line)
+
+    @inlined
+    def write(p, q, count, out, totals, scales, temperature, one, past_cache):
+        k = 0
+        if past_cache:
+            k = min(count, to_full_vectors(out))
+            if k > 0:
+                given, other = load_first_wide(p, 0, k, 4), load_first_wide(q, 0, k, 4)
+                inverse = scale_for(scales, 0, wide, temperature).inverse
+                store_first(out, 0, k, cotangent(given, other, numbers_for(totals, 0, wide), inverse, one))
+        while k + wide <= count:
+            inverse = scale_for(scales, k, wide, temperature).inverse
+            result = cotangent(load_wide(p, k, 4), load_wide(q, k, 4), numbers_for(totals, k, wide), inverse, one)
+            if past_cache:
+                stream(out, k, result)
+            else:
+                store(out, k, result)
+            k += wide
+        if k < count:
+            given, other = load_first_wide(p, k, count - k, 4), load_first_wide(q, k, count - k, 4)
+            inverse = scale_for(scales, k, wide, temperature).inverse
+            store_first(out, k, count - k, cotangent(given, other, numbers_for(totals, k, wide), inverse, one))
+
+    def sweep(y, dy, temperature, out, first, last, past_cache):
+        length, inner = y.shape[1], y.shape[2]
+        across = (inner + width - 1) // width
+        vectors = max(FEWEST_VECTORS, min(MOST_VECTORS, TILE_BYTES // (2 * length * width * y.itemsize)))
+        vectors = min(vectors, across, last - first)
+        room = vectors * width + 2 * wide  # vectors may begin at any lane and reach beyond the last
+        one = one_like(compute(0))
+        totals = allocated(compute(0), 5 * room)
+        at = moved(totals, room)
+        scales = Scales(at, moved(at, room), moved(at, 2 * room), moved(at, 3 * room))
+        zero = filled(totals, 0.0)
+        slots, sums = allocated(0.0, 16 * width * vectors), allocated(0.0, 2 * room)
+        step, other_step = y.strides[1] // y.itemsize, dy.strides[1] // dy.itemsize
+        for k in range(room):
+            put(totals, k, 0.0)
+        begin = first
+        while begin < last:
+            o = begin // across
+            j = (begin - o * across) * width
+            lanes = min(inner - j, vectors * width, (last - begin) * width)
+            begin += (lanes + width - 1) // width
+            if temperature is not None:
+                for k in range(room):  # lanes that fill up the last vectors take the last one's
+                    note_scale(scales, k, temperature_of(temperature, o, j + min(k, lanes - 1)))
+            tile = Tile(place(y, o, 0, j), place(dy, o, 0, j), step, other_step, lanes)
+            add_up(tile, length, lanes, totals, slots, vectors)
+            for k in range(0, lanes, width):
+                store_sums(sums, k, room, zero, load_total(slots, k // width))
+            for k in range(lanes):
+                put(totals, k, number_at(sums, k) + number_at(sums, room + k))
+            for i in range(length):
+                p, q = moved(tile.y, i * step), moved(tile.dy, i * other_step)
+                write(p, q, lanes, place(out, o, i, j), totals, scales, temperature, one, past_cache)
+        if past_cache:
+            fence()
+        release(totals)
+        release(slots)
+        release(sums)
+
+    return compiled(sweep, f"{backward.name}_columns", body=True)
