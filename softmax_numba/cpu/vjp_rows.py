@@ -243,6 +243,9 @@ def vjp_rows(backward, compute):
         while lane < last:
             p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
             high, low = collapsed(zero, sum_of_few(p, q, length))
+            for k in range(0, length, width):
+                prefetch(p, k + 2 * AHEAD)
+                prefetch(q, k + 2 * AHEAD)
             if looks and not math.isfinite(high + low):
                 break
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
