@@ -53,7 +53,7 @@ SHAPES = {
     ((9, 8, 7), -1): SHORT,
     ((9, 8, 7), 1): ROWS,  # too few neighbours for vectors of them
     ((BLOCK // 64, 64), -1): ROWS,
-    ((50, 100), -1): WOVEN,  # but for 16-bit floats and single numbers
+    ((50, 200), -1): WOVEN,  # but for 16-bit floats and single numbers
     ((3, 2, 1000), -1): WOVEN,
     ((LONGEST_SHALLOW, 20), 0): SHALLOW,
     ((LONGEST_SHALLOW + 1, 20), 0): COLUMNS,
@@ -285,7 +285,7 @@ def test_what_is_missing_is_made_and_what_is_large_is_said():
         (x[:9], 1, ROWS),
         (x, 0, ROWS),
         (normal((1, 5000), np.float32), 1, BLOCKS),
-        (normal((50, 100), np.float32), 1, WOVEN),
+        (normal((50, 200), np.float32), 1, WOVEN),
         (normal((50, 100), np.float32), 0, COLUMNS),
     ):
         result = np.full_like(values, 7)

@@ -82,7 +82,7 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
     [
         pytest.param((1, 10), np.float32, "rows", False, False, id="one short lane"),
         pytest.param((40, 100), np.float32, "rows", False, False, id="a small batch"),
-        pytest.param((64, 100), np.float32, "woven", False, False, id="a batch"),
+        pytest.param((64, 200), np.float32, "woven", False, False, id="a batch"),
         pytest.param((1024, 1000), np.float32, "woven", True, False, id="a classifier's head"),
         pytest.param((1024, 1000), np.float16, "rows", True, False, id="a classifier's head in float16"),
         pytest.param((400_000, 41), np.float32, "rows", True, True, id="neither short nor long enough to be woven"),
@@ -194,7 +194,7 @@ CALLS = {
     "rows, shared": ((3000, 40), 1, ("rows", True, False)),
     "rows, shared, past the cache": ((30_000, 40), 1, ("rows", True, True)),
     "woven, serial": ((9, 600), 1, ("woven", False, False)),
-    "woven, shared": ((700, 100), 1, ("woven", True, False)),
+    "woven, shared": ((400, 200), 1, ("woven", True, False)),
     "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
     "columns, serial": ((40, 50), 0, ("columns", False, False)),
     "columns, shared": ((100, 800), 0, ("columns", True, False)),

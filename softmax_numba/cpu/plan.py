@@ -45,10 +45,11 @@ LEAST_SHARE = 24
 # So many rows are turned into columns, if they are short; measured, the gain is 2.4x at 4 values and 1.2x at 24.
 FEWEST_SHORT = 64
 # Rows that hold four vectors are woven, if there are enough of them: below, that is 0.9x as fast. Not woven are 16-bit
-# floats, which would have to be converted twice more, and where there are no results to write: 0.8x to 1.0x.
-WOVEN_ROW_BYTES, WOVEN_FROM = 256, BLOCK
-# With 16 registers they are not where they would wait for a cache line to be full, too, before they are streamed.
-# Measured on a Zen 3: softmax of (16384, 1000) 0.85 to 0.9 times as fast, log_softmax 0.75 to 0.9.
+# floats, which would have to be converted twice more, and where there are no results to write: 0.8x to 1.0x. With 16
+# registers there is less to gain: measured on a Zen 3, 0.85x to 0.95x at 280 to 520 bytes, 0.9x to 1.1x beyond.
+WOVEN_ROW_BYTES, WOVEN_FROM = 256 if REGISTER_BITS == 512 else 640, BLOCK
+# Nor are, with those, rows that would also wait for a cache line to be full before they are streamed: softmax of
+# (16384, 1000) is 0.85 to 0.9 times as fast then, log_softmax 0.75 to 0.9.
 WEAVES_WAITING = REGISTER_BITS == 512
 # From this size on streaming stores win, measured with a 32 MB last cache: 1.3x becomes 1.9x PyTorch's speed at 8 MB.
 PAST_CACHE_BYTES = 2**22
