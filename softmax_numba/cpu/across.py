@@ -72,15 +72,16 @@ def _reduction(operation, width, work):
         Every quad of values takes a part of the work for memory along, the first of them part ``begun``.
         """
         width = width_of(p)
-        ties = filled_wide(p, 0.0, 4)
+        ties, none = filled(p, 0.0), filled_wide(p, 0.0, 4)
         for i in range(0, count, 4):
             x = load_apart(p, i * step, step, 4)
-            e, ties = term(exp_relative(x, ref, scale), x, top, ties)
+            e, tied = term(exp_relative(x, ref, scale), x, top, none)
+            ties = ties + sum_of_quarters(tied)  # one vector to carry along, not four
             store_apart(terms, i * term_step, term_step, e)
             work(meanwhile, begun + i // 4, temperature)
         for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
-            store_apart(terms, i * term_step, term_step, filled_wide(p, 0.0, 4))
-        return sum_of_quarters(ties)
+            store_apart(terms, i * term_step, term_step, none)
+        return ties
 
     @inlined
     def reduce_vector(p, count, top, scale, tile, temperature, meanwhile, begun):
