@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import filled, load, load_first, mask_first, moved, prefetch, store, width_of
-from softmax_numba.cpu.simd import larger, select
+from softmax_numba.cpu.memory import filled, load, load_first, mask_first, moved, prefetch, raise_to, store, width_of
+from softmax_numba.cpu.simd import select
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.wide import joined_four, largest_of_quarters, store_apart
 
@@ -108,7 +108,7 @@ def copy_quad(coming, part):
                 _first_of_line(coming, i + 3, k, left),
             )
         store_apart(tile.values, i * tile.down + k, tile.down, x)
-        store(coming.tops, k, larger(load(coming.tops, k), largest_of_quarters(x)))
+        raise_to(coming.tops, k, largest_of_quarters(x))
         p, q = coming.x, q + coming.ahead
         if q >= coming.quads:
             p, q = coming.after, q - coming.quads

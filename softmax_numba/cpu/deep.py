@@ -41,6 +41,7 @@ from softmax_numba.cpu.memory import (
     number_at,
     prefetch,
     put,
+    raise_to,
     store,
     store_first,
     stored_size,
@@ -49,7 +50,6 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
-from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
 from softmax_numba.cpu.wide import (
     filled_wide,
@@ -137,14 +137,14 @@ def _sums(operation, width):
             )
             for k in range(0, whole, width):
                 x = _four_full(p, q, r, s, k)
-                store(tops, k, larger(load(tops, k), largest_of_quarters(x)))
+                raise_to(tops, k, largest_of_quarters(x))
                 prefetch(p, k + ahead)
                 prefetch(q, k + ahead)
                 prefetch(r, k + ahead)
                 prefetch(s, k + ahead)
             if whole < lines.lanes:
                 x = _four(p, q, r, s, whole, lines.lanes - whole)
-                store(tops, whole, larger(load(tops, whole), largest_of_quarters(x)))
+                raise_to(tops, whole, largest_of_quarters(x))
 
     @inlined
     def add_quad(x, k, tops, refs, scales, temperature, ties, slot):
