@@ -181,7 +181,7 @@ def raise_to(typing, pointer, index, value):
         place = place_of(builder, *args[:2], vector.llvm)
         there = builder.load(place, align=pointer.dtype.bitwidth // 8)
         # Of a choice between new values and those that stand there LLVM 22 makes a masked store, which takes a Zen 3
-        # forty operations: the columns of a softmax spent a quarter of their time so. A frozen value is any to it.
+        # as long as thirteen others: a quarter of the time of columns. Where a frozen value came from it cannot see.
         larger = larger_of(builder, _frozen(builder, there), args[2])
         builder.store(larger, place, align=pointer.dtype.bitwidth // 8)
         return context.get_dummy_value()

@@ -131,6 +131,3 @@ def store_some(builder, pointers, count, values):
                         builder.store(lower, _as(builder, base, kind), align=align)
                 values = [builder.select(full, upper, lower) for lower, upper in halves]
                 bases = [builder.gep(base, [builder.mul(has, I64(align))]) for base in bases]
-
-
-__all__ = ["first_places", "load_some", "store_some"]
