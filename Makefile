@@ -66,7 +66,7 @@ report: $(report_stamp)  ## Compare with NumPy, SciPy and PyTorch on this machin
 speed: $(report_stamp)  ## The grid of regimes against PyTorch, with goals: regimes.md in softmax-speed/
 	$(VENV)/bin/softmax-numba speed $(SPEED_ARGS)
 
-readme: $(report_stamp)  ## Write README.md's picture and tables from a report: make readme FROM=reports/xeon-emeraldrapids
+readme: $(report_stamp)  ## Write README.md's picture and tables from a report: make readme FROM=reports/epyc-zen3
 	$(python) scripts/readme_table.py $(FROM)
 
 test: $(stamps)/dev  ## Run the whole test suite

@@ -9,7 +9,7 @@ from grids import every_dtype, every_map, layouts, no_warnings
 from loss_cases import PLACES, placed
 from loss_oracle import assert_close
 from oracle import BFLOAT16, same_bits
-from vjp_cases import EXACT_WAYS_BACK, WAYS_BACK, cotangent, every_float, forward
+from vjp_cases import EXACT_WAYS_BACK, WAYS_BACK, assert_right, cotangent, every_float, forward
 
 from softmax_numba.cpu import threads, vjp_sweeps
 
@@ -292,3 +292,29 @@ def test_tensors(name, dtype):
     for arrays in ((y.requires_grad_(), values), (values, y)):
         with pytest.raises(TypeError, match="detach"):
             WAYS_BACK[name](*arrays)
+
+
+@every_map
+@every_float
+def test_short_rows_of_every_length(name, dtype):
+    """Of one vector to five, the last of them full or not, some with a sum that is no number: the bits of columns."""
+    for n in range(1, 5 * 16 + 2):
+        y, dy = forward(name, (9, n), dtype, 1, n), cotangent((9, n), dtype, n)
+        dy[2, n // 2] = np.inf
+        rows = WAYS_BACK[name](y, dy)
+        assert same_bits(rows, WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0).T.copy())
+        assert_right(name, y[3:], dy[3:])
+        assert same_bits(rows[3:], WAYS_BACK[name](y[3:], dy[3:]))
+
+
+@every_map
+@every_float
+def test_cotangents_that_are_all_negative_zeros(name, dtype):
+    """Rows and columns add no zeros of another sign."""
+    for n in (1, 8, 10, 16, 20, 64, 100):
+        y = forward(name, (9, n), dtype, 1, n)
+        rows = WAYS_BACK[name](y, np.full_like(y, -0.0))
+        columns = WAYS_BACK[name](y.T.copy(), np.full_like(y.T, -0.0, order="C"), 0)
+        apart = np.full((9, 2 * n), -0.0, dtype)[:, ::2]
+        assert same_bits(rows, columns.T.copy())
+        assert same_bits(rows, WAYS_BACK[name](y, apart))

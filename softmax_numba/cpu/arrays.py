@@ -147,12 +147,6 @@ def begun_at(typing, array, row):
 
 
 @intrinsic
-def as_lane(typing, array):
-    """A 1-D array as (1, length, 1)."""
-    return _presented(array, lambda axes, other: [other, *axes, other])
-
-
-@intrinsic
 def as_columns(typing, array):
     """A 2-D array (lanes, length) as (1, length, lanes), a 1-D array (lanes,) as (1, 1, lanes)."""
     return _presented(array, lambda axes, other: [other, *axes[1:], *[other] * (2 - array.ndim), axes[0]])

@@ -61,15 +61,21 @@ class Due(NamedTuple):
     inverse: object
 
 
+def _first_term(term):
+    @inlined
+    def first_term(y, dy, i, count):
+        """The terms of a vector of which there are ``count - i`` places, if any; the others hold zeros."""
+        return term(load_first_zero(y, i, count - i, 1), load_first_zero(dy, i, count - i, 1))
+
+    return first_term
+
+
 def _row_steps(steps, width):
     """Compiles the sum over a stretch of a row, and its cotangents."""
     term, more, cotangent = steps
     wide = 4 * width
 
-    @inlined
-    def first_term(y, dy, i, count):
-        """The terms of a vector of which there are ``count - i`` places, if any; the others hold zeros."""
-        return term(load_first_zero(y, i, count - i, 1), load_first_zero(dy, i, count - i, 1))
+    first_term = _first_term(term)
 
     @inlined
     def write_quad(due, i, one, past_cache):
@@ -134,14 +140,11 @@ def _row_steps(steps, width):
 def _steps_of_few(steps, width):
     """Compiles the same for rows of at most four vectors, a vector at a time."""
     term, _, cotangent = steps
+    last_term = _first_term(term)
 
     @inlined
     def whole_term(y, dy, i):
         return term(load(y, i), load(dy, i))
-
-    @inlined
-    def last_term(y, dy, i, count):
-        return term(load_first_zero(y, i, count - i, 1), load_first_zero(dy, i, count - i, 1))
 
     @inlined
     def sum_of_few(y, dy, count):
