@@ -25,7 +25,7 @@ def _plain(dtype: np.dtype) -> str:
     return name if name in FLOATS and dtype is dtype_of(name) else ""
 
 
-def _no_door(x: Any, axis: Any, out: Any) -> int:
+def _no_door(x: Any, axis: Any, out: Any, numbers: Any) -> int:
     return door.OTHER
 
 
@@ -38,7 +38,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
     done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE
     doors: dict[np.dtype, door.Door | None] = {}
-    last: Callable[[Any, Any, Any], int] = _no_door
+    last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = _no_door, None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
         nonlocal last
@@ -56,11 +56,11 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
                 out = empty(x.shape[:axis] + x.shape[axis:][1:], x.dtype)
             else:
                 return None
-        enter = last
+        enter, numbers = way = last
         for _ in range(5):  # of another dtype, then something is missing
-            said = enter(x, axis, out)
+            said = enter(x, axis, out, numbers)
             if said == done:
-                last = enter
+                last = way
                 return out[()] if fresh and one_number and not out.ndim else out
             if said == refused:
                 return None
@@ -72,7 +72,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
                 return None
             if said != other:
                 asked.make(said - door.MISSING)
-            enter = asked.enter
+            enter, numbers = way = asked.enter, asked.numbers
         return None
 
     def door_for(dtype: np.dtype) -> door.Door | None:

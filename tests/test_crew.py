@@ -180,10 +180,10 @@ def test_doors_lead_who_is_awake(operation, dtype, shape, axis, least, step):
     x = normal((*shape[:-1], step * shape[-1]), BFLOAT16 if dtype == "bfloat16" else np.dtype(dtype), scale=3.0)
     x = x[..., ::step]
     out = np.empty(np.delete(shape, axis) if operation.one_number else shape, x.dtype)
-    function, enter = getattr(softmax_numba, operation.name), door.door(operation, dtype).enter
+    function, made = getattr(softmax_numba, operation.name), door.door(operation, dtype)
 
     def call():
-        said = enter(x, axis, out)
+        said = made.enter(x, axis, out, made.numbers)
         if said != sweeps.DONE or not crew._crew.numbers[AWAKE]:
             function(x, axis, out=out)  # makes what is missing, and wakes somebody
             crew._crew.numbers[LAST] = 0
@@ -213,8 +213,8 @@ def test_doors_lead_through_long_lanes(operation, dtype, shape, axis):
     function, made = getattr(softmax_numba, operation.name), door.door(operation, dtype)
 
     def call():
-        made.parts[[ROWS, BLOCKS, COLUMNS]] = 0  # in one thread
-        said = made.enter(x, axis, out)
+        made.numbers[[ROWS, BLOCKS, COLUMNS]] = 0  # in one thread
+        said = made.enter(x, axis, out, made.numbers)
         if said != sweeps.DONE or not crew._crew.numbers[AWAKE]:
             function(x, axis, out=out)
             crew._crew.numbers[LAST] = 0
@@ -306,7 +306,11 @@ def asleep():
 def test_doors_do_not_lead_without_need():
     """Nobody joins where Numba was told to use one thread, or where there is nothing to share."""
     x, lane, narrow = normal((700, 100), np.float32), normal((CREW_FROM,), np.float32), normal((4000, 20), np.float32)
-    enter, out = door.door(SOFTMAX, "float32").enter, np.empty_like(x)
+    made, out = door.door(SOFTMAX, "float32"), np.empty_like(x)
+
+    def enter(values, axis, target):
+        return made.enter(values, axis, target, made.numbers)
+
     for values, axis in ((x, 1), (lane, 0), (narrow, 0)):
         joined(lambda: softmax_numba.softmax(x))
         softmax_numba.softmax(values, axis)

@@ -45,7 +45,7 @@ SHAPES = {
     ((1, 16), -1): ROWS,
     ((3, 7), -1): ROWS,
     ((3, 7), 0): ROWS,
-    ((FEWEST_SHORT, 1), -1): None,  # softmax is certain then, the others turn it
+    ((FEWEST_SHORT, 1), -1): SHORT,  # but for softmax, which is certain then
     ((FEWEST_SHORT - 1, 7), -1): ROWS,
     ((FEWEST_SHORT, 7), -1): SHORT,
     ((2, 5, 3, 11), -1): ROWS,
@@ -84,7 +84,7 @@ class Taken:
     def clear(self):
         """From here on every sweep has to be asked for again."""
         for one in self.doors:
-            one.parts[:] = 0
+            one.numbers[: door.PARTS] = 0
         self.done, self.others, self.sweeps = 0, 0, []
 
 
@@ -97,17 +97,17 @@ def taken(monkeypatch):
         made = make(operation, storage)
         found.doors.append(made)
 
-        def enter(x, axis, out):
-            said = made.enter(x, axis, out)
+        def enter(x, axis, out, numbers):
+            said = made.enter(x, axis, out, numbers)
             found.done += said == sweeps.DONE
             return said
 
         def noted(part):
-            if part < door.FOLD:
+            if part != door.FOLD:
                 found.sweeps.append(part)
             made.make(part)
 
-        return door.Door(enter, noted, made.parts)
+        return door.Door(enter, noted, made.numbers)
 
     def counted(way):
         def other(*arguments, **named):
@@ -122,6 +122,11 @@ def taken(monkeypatch):
     for name, operation in OPERATIONS.items():
         monkeypatch.setattr(softmax_numba.functions, f"_small_{name}", calls.short_way(operation))
     return found
+
+
+def entered(made):
+    """``enter(x, axis, out)``."""
+    return lambda x, axis, out: made.enter(x, axis, out, made.numbers)
 
 
 def long_way(name, x, axis=-1):
@@ -139,8 +144,9 @@ def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
         result = function(x, axis)
         if sweep == WOVEN and (x.itemsize == 2 or name == "logsumexp"):
             sweep = ROWS
-        wanted = [] if sweep is None and name == "softmax" else [SHORT if sweep is None else sweep]
-        assert taken.sweeps == wanted, shape
+        if shape[axis] == 1 and name == "softmax":
+            sweep = door.CERTAIN
+        assert taken.sweeps == [sweep], shape
         assert (taken.done, taken.others) == (1, 0), shape
         expected = long_way(name, x, axis)
         taken.others = 0
@@ -225,9 +231,10 @@ def test_axes_of_one_value_and_broadcast_ones(name, taken):
 def test_what_is_refused():
     """Everything that a door does not know is left untouched, and said so."""
     x, out = normal((4, 6), np.float32), np.full((4, 6), 7, np.float32)
-    enter, make, _ = door.door(SOFTMAX, "float32")
-    make(ROWS)
-    make(door.FOLD)
+    made = door.door(SOFTMAX, "float32")
+    enter = entered(made)
+    made.make(ROWS)
+    made.make(door.FOLD)
     assert enter(x, -1, out) == sweeps.DONE
     out[...] = 7
     read_only = out.copy()
@@ -271,19 +278,21 @@ def test_what_is_refused():
     a = room[:24].reshape(4, 6)
     for target in (room[1:].reshape(4, 6), a[::-1], a[:, ::-1]):
         assert enter(a, -1, target) == enter(a, 0, target) == sweeps.REFUSED
-    for arguments in ((), (x, out), (x, -1, out, out)):
+    for arguments in ((), (x, out), (x, -1, out), (x, -1, out, made.numbers, out)):
         with pytest.raises(TypeError):
-            enter(*arguments)
+            made.enter(*arguments)
 
 
 def test_what_is_missing_is_made_and_what_is_large_is_said():
-    enter, make, parts = door.door.__wrapped__(SOFTMAX, "float32")
+    made = door.door.__wrapped__(SOFTMAX, "float32")
+    enter, make, parts = entered(made), made.make, made.numbers[: door.PARTS]
     x = normal((100, 7), np.float32)
     out = np.full_like(x, 7)
     for values, axis, sweep in (
         (x, 1, SHORT),
         (x[:9], 1, ROWS),
         (x, 0, ROWS),
+        (x[:1], 0, door.CERTAIN),
         (normal((1, 5000), np.float32), 1, BLOCKS),
         (normal((50, 200), np.float32), 1, WOVEN),
         (normal((50, 100), np.float32), 0, COLUMNS),
@@ -347,8 +356,9 @@ def test_python_runs_on_beside_long_sweeps(length, released):
     """Its lock is given away where a sweep takes longer than that, and kept where it does not."""
     x = np.zeros((1, length), np.float32)
     out = np.empty_like(x)
-    enter, make, _ = door.door(SOFTMAX, "float32")
-    make(BLOCKS if length > BLOCK else ROWS)
+    made = door.door(SOFTMAX, "float32")
+    enter = entered(made)
+    made.make(BLOCKS if length > BLOCK else ROWS)
     assert enter(x, -1, out) == sweeps.DONE
     before, go, ran = sys.getswitchinterval(), threading.Event(), []
 
@@ -384,8 +394,9 @@ def test_a_sweep_that_fails(length, monkeypatch):
     signature = (*arrays.types, types.intp, types.intp, types.boolean)
     address = sweeps.address_of_body(body, "failing-sweep", signature)
     monkeypatch.setattr(door, "body_of", lambda *asked: address)
-    enter, make, _ = door.door(dataclasses.replace(LOG_SOFTMAX, name="failing"), "float32")
-    make(BLOCKS if length > BLOCK else ROWS)
+    made = door.door(dataclasses.replace(LOG_SOFTMAX, name="failing"), "float32")
+    enter = entered(made)
+    made.make(BLOCKS if length > BLOCK else ROWS)
     x = np.zeros((2, length), np.float32)
     for _ in range(3):
         with pytest.raises(MemoryError, match="no memory for a buffer"):

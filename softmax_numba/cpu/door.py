@@ -7,6 +7,9 @@ of what extension modules are built on), decides what Python would take ten time
 
 It takes what one thread does alone, and what is worth a second one while the crew is awake (``crew.py``). What it
 cannot take it refuses, with nothing done: then the long way finds out what is to be said.
+
+One machine code serves all operations and dtypes: a caller gives it the numbers of the door that it means. Compiling it
+takes as long as compiling a sweep.
 """
 
 import ctypes
@@ -22,7 +25,7 @@ from numba.extending import NativeValue, intrinsic, models, register_model, unbo
 
 from softmax_numba.cpu import crew, folding, long
 from softmax_numba.cpu.arrays import apart, place
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.folding import MOST_AXES, entry, fold
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import address_named, compiled, named, try_body
@@ -48,10 +51,13 @@ from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
 # What a door says beside REFUSED and DONE: that a plan is needed, that the door of another dtype is to be asked, and
-# from MISSING on that something has to be made: a sweep, by its place in SWEEPS, or FOLD.
+# from MISSING on that something has to be made: a sweep, by its place in SWEEPS, or CERTAIN, or FOLD.
 LARGE, OTHER, MISSING = range(2, 5)
-# What a door calls by address: the sweeps, and these.
-FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 4)
+# The numbers of a door: first what it calls by address, 0 as long as that is missing: the sweeps, and these.
+CERTAIN, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
+# Then where its dtype stands, that dtype's size in bytes, whether the operation gives one number a lane, and whether
+# that of a lane of one value is certain.
+DTYPE, ITEMSIZE, ONE_NUMBER, IS_CERTAIN, NUMBERS = range(PARTS, PARTS + 5)
 
 # --- objects ------------------------------------------------------------------------
 
@@ -145,25 +151,24 @@ def _integer(typing, handed):
     return types.Tuple((types.int64, types.boolean))(handed), emit
 
 
-def _lanes_of(storage: types.Type, readonly: bool) -> Callable[..., Any]:
-    """Compiles to an array of three axes, borrowed, by its address, shape and strides."""
-    array = types.Array(storage, 3, "A", readonly=readonly)
+# Sweeps get arrays by the address of their data: here it does not matter which dtype that has.
+_LANES = types.Array(types.uint8, 3, "A")
 
-    @intrinsic
-    def lanes(typing, address, outer, length, inner, first, second, third):
-        def emit(context, builder, sig, args):
-            from numba.np.arrayobj import populate_array  # 60 ms, which an import need not pay
 
-            result = context.make_array(array)(context, builder)
-            data = builder.inttoptr(args[0], result.data.type)
-            itemsize = ir.Constant(I64, storage.bitwidth // 8)
-            null = cgutils.get_null_value(result.meminfo.type)
-            populate_array(result, data, args[1:4], args[4:], itemsize, null)
-            return result._getvalue()
+@intrinsic
+def _lanes(typing, address, outer, length, inner, first, second, third, itemsize):
+    """An array of three axes, borrowed, by its address, shape, strides and the size of its values, all in bytes."""
 
-        return array(types.int64, *[types.intp] * 6), emit
+    def emit(context, builder, sig, args):
+        from numba.np.arrayobj import populate_array  # 60 ms, which an import need not pay
 
-    return lanes
+        result = context.make_array(_LANES)(context, builder)
+        data = builder.inttoptr(args[0], result.data.type)
+        null = cgutils.get_null_value(result.meminfo.type)
+        populate_array(result, data, args[1:4], args[4:7], args[7], null)
+        return result._getvalue()
+
+    return _LANES(types.int64, *[types.intp] * 7), emit
 
 
 # --- Python's lock ------------------------------------------------------------------
@@ -206,20 +211,27 @@ def _with_lock(typing, state):
 
 
 class Door(NamedTuple):
-    """``enter(x, axis, out)``, ``make(said - MISSING)`` for what it says is missing, and where that comes to stand."""
+    """``enter(x, axis, out, numbers)``, and ``make(said - MISSING)`` for what it says is missing."""
 
-    enter: Callable[[Any, Any, Any], int]
+    enter: Callable[[Any, Any, Any, np.ndarray], int]
     make: Callable[[int], None]
-    parts: np.ndarray
+    numbers: np.ndarray
 
 
-@inlined
-def _settle_certain(x, out):
+def _certain(x, mask, temperature, out, first, last, past_cache):
     """Softmax of lanes of one value: 1, or NaN beside an infinite one."""
-    for o in range(x.shape[0]):
-        for j in range(x.shape[2]):
-            value = number_at(place(x, o, 0, j), 0)
-            put(place(out, o, 0, j), 0, 1.0 if value - value == 0.0 else np.nan)
+    inner = x.shape[2]
+    for lane in range(first, last):
+        o = lane // inner
+        j = lane - o * inner
+        value = number_at(place(x, o, 0, j), 0)
+        put(place(out, o, 0, j), 0, 1.0 if value - value == 0.0 else np.nan)
+
+
+@once
+def _certain_of(arrays: Arrays) -> int:
+    signature = (*arrays.types, types.intp, types.intp, types.boolean)
+    return address_of_body(compiled(_certain, "certain", body=True), "certain", signature)
 
 
 @once
@@ -231,32 +243,37 @@ def door(operation: Operation, storage: str) -> Door:
     same places, or three axes cannot tell of their strides; ``LARGE`` where threads may be worth while and cannot be
     had here; ``OTHER`` for another dtype of x; from ``MISSING`` on where something is to be made first.
     """
-    arrays, one_number = Arrays(storage_of(storage), False, False), operation.one_number
-    dtype = dtype_of(storage)
-    parts = np.zeros(PARTS, np.int64)  # their addresses, 0 as long as they are missing
-    symbol = f"softmax_numba.{operation.name}.{storage}"
-    named(symbol, parts.ctypes.data)
-    named(f"softmax_numba.dtype.{storage}", id(dtype))
-    for name, what in (("ndarray", np.ndarray), ("int", int), ("last", -1)):
-        named(f"softmax_numba.{name}", id(what))
-    named("softmax_numba.crew", crew.address())
-    crew_numbers, parts_at = address_named("softmax_numba.crew"), address_named(symbol)
-    ndarray, this_dtype = address_named("softmax_numba.ndarray"), address_named(f"softmax_numba.dtype.{storage}")
-    integer, last_axis = address_named("softmax_numba.int"), address_named("softmax_numba.last")
-    given, result = _lanes_of(arrays.storage, True), _lanes_of(arrays.storage, False)
-    itemsize, certain = dtype.itemsize, operation.maps_exponentials  # one value over itself need not be 1
+    arrays, dtype = Arrays(storage_of(storage), False, False), dtype_of(storage)
+    numbers = np.zeros(NUMBERS, np.int64)
+    numbers[DTYPE], numbers[ITEMSIZE] = id(dtype), dtype.itemsize
+    # One value over itself need not be 1.
+    numbers[ONE_NUMBER], numbers[IS_CERTAIN] = operation.one_number, operation.maps_exponentials
 
     def make(part: int) -> None:
         if part == FOLD:
-            parts[FOLD] = folding.address()
-            return
-        if part == LONG:
-            parts[LEAD_LANES], parts[SHARE] = long.addresses(arrays.types, COMPUTES_IN[arrays.storage])
-        parts[part] = body_of(operation, SWEEPS[part], arrays)
+            numbers[FOLD] = folding.address()
+        elif part == CERTAIN:
+            numbers[CERTAIN] = _certain_of(arrays)
+        else:
+            if part == LONG:
+                numbers[LEAD_LANES], numbers[SHARE] = long.addresses(arrays.types, COMPUTES_IN[arrays.storage])
+            numbers[part] = body_of(operation, SWEEPS[part], arrays)
+
+    return Door(_enter(), make, numbers)
+
+
+@once
+def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
+    """What all doors are entered by."""
+    for name, what in (("ndarray", np.ndarray), ("int", int), ("last", -1)):
+        named(f"softmax_numba.{name}", id(what))
+    named("softmax_numba.crew", crew.address())
+    crew_numbers, ndarray = address_named("softmax_numba.crew"), address_named("softmax_numba.ndarray")
+    integer, last_axis = address_named("softmax_numba.int"), address_named("softmax_numba.last")
 
     @inlined
-    def of_this_dtype(handed):
-        return _word(handed, _TYPE) == ndarray() and _word(handed, _DTYPE) == this_dtype()
+    def is_array_of(handed, dtype):
+        return _word(handed, _TYPE) == ndarray() and _word(handed, _DTYPE) == dtype
 
     @inlined
     def place_of_axis(axis, axes):
@@ -283,9 +300,9 @@ def door(operation: Operation, storage: str) -> Door:
         return many
 
     @inlined
-    def carry_out(x, out, sweep, body, units, shares, values, many):
+    def carry_out(x, out, sweep, at, units, shares, values, many, past_cache):
         """Whether it was done, and failed."""
-        numbers, past_cache = crew_numbers(), not one_number and is_past_cache(values * itemsize)
+        numbers, body = crew_numbers(), entry(at, sweep)
         if many == 1 or shares == 1:
             state = _without_lock(values > _RELEASE_FROM)
             failed = try_body(body, x, None, None, out, 0, units, past_cache)
@@ -295,7 +312,7 @@ def door(operation: Operation, storage: str) -> Door:
             return True, failed
         state = _without_lock(True)
         if sweep == LONG:
-            lead, share = entry(parts_at(), LEAD_LANES), entry(parts_at(), SHARE)
+            lead, share = entry(at, LEAD_LANES), entry(at, SHARE)
             said = lead_lanes_at(lead, numbers, body, share, x, None, None, out, shares, many - 1, past_cache)
             done, failed = said != NOT_DONE, said == FAILED
         else:
@@ -303,18 +320,20 @@ def door(operation: Operation, storage: str) -> Door:
         _with_lock(state)
         return done, failed
 
-    def enter(x, axis, out):
-        if not of_this_dtype(x):
+    def enter(x, axis, out, numbers):
+        at = _word(numbers, _DATA)
+        dtype, itemsize, one_number = entry(at, DTYPE), entry(at, ITEMSIZE), entry(at, ONE_NUMBER)
+        if not is_array_of(x, dtype):
             return OTHER
         axes, flags, writing = _half_word(x, _AXES), _half_word(x, _FLAGS), _ALIGNED | _WRITEABLE
-        if not of_this_dtype(out) or axes == 0 or axes > MOST_AXES or not flags & _ALIGNED:
+        if not is_array_of(out, dtype) or axes == 0 or axes > MOST_AXES or not flags & _ALIGNED:
             return REFUSED
         along, out_axes, out_flags = place_of_axis(axis, axes), _half_word(out, _AXES), _half_word(out, _FLAGS)
         if along < 0 or out_axes != axes - one_number or out_flags & writing != writing:
             return REFUSED
         shape, out_shape = _word(x, _SHAPE), _word(out, _SHAPE)
         length, outer, inner = entry(shape, along), 1, 1
-        if not one_number and entry(out_shape, along) != length:
+        if one_number == 0 and entry(out_shape, along) != length:
             return REFUSED
         for i in range(along):
             outer *= entry(shape, i)
@@ -332,9 +351,11 @@ def door(operation: Operation, storage: str) -> Door:
                 outer, inner = lanes, 1
             step, x_inner = inner * itemsize, itemsize
             x_outer = length * step
-            out_outer, out_step, out_inner = (step, itemsize, itemsize) if one_number else (x_outer, step, itemsize)
+            out_outer, out_step, out_inner = x_outer, step, itemsize
+            if one_number:
+                out_outer, out_step = step, itemsize
         else:
-            fold_at = entry(parts_at(), FOLD)
+            fold_at = entry(at, FOLD)
             if fold_at == 0:
                 return MISSING + FOLD
             strides, out_strides = _word(x, _STRIDES), _word(out, _STRIDES)
@@ -343,42 +364,39 @@ def door(operation: Operation, storage: str) -> Door:
             )
             if folded == 0:
                 return REFUSED
-        turnable, columnar = one_number or out_step == itemsize, x_inner == out_inner == itemsize
+        turnable, columnar = one_number != 0 or out_step == itemsize, x_inner == out_inner == itemsize
         sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar)
-        sure, many = length == 1 and certain, 1
-        if not sure and can_be_shared(sweep, outer, length, inner, itemsize, one_number):
+        many = 1
+        if length == 1 and entry(at, IS_CERTAIN):
+            sweep = CERTAIN
+        elif can_be_shared(sweep, outer, length, inner, itemsize, one_number):
             many = threads_for(values)
             if many == 0:
                 return LARGE
             if is_shared_by_crew(lanes, length, itemsize, many):
                 sweep = LONG
-        body = entry(parts_at(), sweep)
-        if body == 0 and not sure:
+        if entry(at, sweep) == 0:
             return MISSING + sweep
         data, out_data = _word(x, _DATA), _word(out, _DATA)
         out_length = 1 if one_number else length
         if sweep == SHORT:  # the lanes are the inner axis
-            source = given(data, 1, length, outer, values * itemsize, step, x_outer)
-            target = result(out_data, 1, out_length, outer, values * itemsize, out_step, out_outer)
+            source = _lanes(data, 1, length, outer, values * itemsize, step, x_outer, itemsize)
+            target = _lanes(out_data, 1, out_length, outer, values * itemsize, out_step, out_outer, itemsize)
         else:
-            source = given(data, outer, length, inner, x_outer, step, x_inner)
-            target = result(out_data, outer, out_length, inner, out_outer, out_step, out_inner)
-        same = not one_number and data == out_data and x_outer == out_outer and step == out_step
+            source = _lanes(data, outer, length, inner, x_outer, step, x_inner, itemsize)
+            target = _lanes(out_data, outer, out_length, inner, out_outer, out_step, out_inner, itemsize)
+        same = one_number == 0 and data == out_data and x_outer == out_outer and step == out_step
         if not (same and x_inner == out_inner) and not apart(source, target):
             return REFUSED
-        if sure:
-            _settle_certain(source, target)
-            return DONE
         units = units_of(sweep, outer, length, inner, itemsize)
         shares = crew.shares_of(most_shares(sweep, outer, length, inner, itemsize, one_number, many), values, many)
-        done, failed = carry_out(source, target, sweep, body, units, shares, values, many)
+        past_cache = one_number == 0 and is_past_cache(values * itemsize)
+        done, failed = carry_out(source, target, sweep, at, units, shares, values, many, past_cache)
         if failed:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    name = f"{operation.name}-door-{storage}"
-    holding = compiled(enter, name.replace("-", "_"), nogil=False)
-    dispatcher: Any = compiled_for(holding, name, (Handed(), Handed(), Handed()))
+    dispatcher: Any = compiled_for(compiled(enter, "door", nogil=False), "door", (Handed(),) * 4)
     (only,) = dispatcher.overloads.values()
     # The dispatcher itself would look up the types of what it is given.
-    return Door(only.entry_point, make, parts)
+    return only.entry_point
