@@ -82,17 +82,19 @@ def test_threads_are_started_by_the_first_large_call():
     run("softmax_numba.softmax(np.ones((700, 100), np.float32)); assert native_threads() > natives", before=WATCH)
 
 
-def test_costs_a_tenth_of_a_second_at_most(tmp_path):
-    """Of a processor, over `import numba`, in fresh interpreters; the quickest of seven: the machine may be busy.
+def test_costs_a_third_of_what_numba_does_at_most(tmp_path):
+    """Of a processor, in fresh interpreters; the least of seven ratios: the machine may be busy, or slow.
 
     The first of them writes the byte code, which every installed package has.
     """
     program = """
-    import time, numba, numpy
+    import time
     begun = time.process_time()
+    import numpy, numba
+    there = time.process_time()
     import softmax_numba
-    print(time.process_time() - begun)
+    print((time.process_time() - there) / (there - begun))
     """
     env = {"PYTHONDONTWRITEBYTECODE": None, "PYTHONPYCACHEPREFIX": tmp_path}
-    times = sorted(float(run(program, **env)[0]) for _ in range(7))
-    assert times[0] <= 0.1, times
+    ratios = sorted(float(run(program, **env)[0]) for _ in range(7))
+    assert ratios[0] <= 1 / 3, ratios
