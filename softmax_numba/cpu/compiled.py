@@ -29,6 +29,7 @@ import llvmlite
 import numba
 from numba.core.caching import NullCache, _Cache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 _SUFFIX = ".kernel"
@@ -152,7 +153,9 @@ class _KernelCache(_Cache):
         return path / f"{self._name}-{digest}{_SUFFIX}"
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        target_context.refresh()
+        # What Numba's cache does here, `target_context.refresh()`, looks at all that may be compiled, imports SciPy's
+        # BLAS and takes half a second: a compilation does so itself. Code that is there needs the runtime alone.
+        rtsys.initialize(target_context)
         file = self._file(sig)
         if file is None:
             return None
