@@ -85,7 +85,7 @@ def files(place):
 def test_second_process_compiles_nothing():
     """Serial and parallel kernels of every sweep."""
     program = "x = np.ones((9, 9)); softmax(x); log_softmax(x, 0); logsumexp(x, None); results(); serial_results()"
-    run(program, before=CALLS)
+    run(program, before=CALLS, timeout=300)  # it compiles eleven kernels, perhaps beside others who do
     run(program + "\nassert not made, made", before=CALLS + WATCH)
 
 
