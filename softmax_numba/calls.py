@@ -8,7 +8,7 @@ import numpy as np
 
 from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device, within_reach
-from softmax_numba.cpu import door, sweeps, threads
+from softmax_numba.cpu import door, handed, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name
@@ -78,7 +78,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     def door_for(dtype: np.dtype) -> door.Door | None:
         if dtype not in doors:
             name = _plain(dtype)
-            doors[dtype] = door.door(operation, name) if name and door.readable() else None
+            doors[dtype] = door.door(operation, name) if name and handed.readable() else None
         return doors[dtype]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:

@@ -8,13 +8,14 @@ import time
 
 import numpy as np
 import pytest
+from doors import entered
 from grids import layouts, no_warnings, normal
 from numba import types
 from oracle import BFLOAT16, same_bits
 
 import softmax_numba
 from softmax_numba import calls
-from softmax_numba.cpu import crew, door, sweeps
+from softmax_numba.cpu import crew, door, handed, sweeps
 from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import SPIN
@@ -122,11 +123,6 @@ def taken(monkeypatch):
     for name, operation in OPERATIONS.items():
         monkeypatch.setattr(softmax_numba.functions, f"_small_{name}", calls.short_way(operation))
     return found
-
-
-def entered(made):
-    """``enter(x, axis, out)``."""
-    return lambda x, axis, out: made.enter(x, axis, out, made.numbers)
 
 
 def long_way(name, x, axis=-1):
@@ -333,11 +329,11 @@ def test_numbers_of_lanes_in_any_stride(taken):
 def test_without_a_door_the_long_way_is_taken(lies, taken, monkeypatch):
     """As where objects or arrays look different from what is read here."""
     if lies == "base":
-        monkeypatch.setattr(door, "readable", lambda: False)
+        monkeypatch.setattr(handed, "readable", lambda: False)
     else:
-        monkeypatch.setattr(door, "_DATA", door._DATA + 8)
-        assert not door.readable.__wrapped__()
-        monkeypatch.setattr(door, "readable", door.readable.__wrapped__)
+        monkeypatch.setattr(handed, "DATA", handed.DATA + 8)
+        assert not handed.readable.__wrapped__()
+        monkeypatch.setattr(handed, "readable", handed.readable.__wrapped__)
     small = calls.short_way(SOFTMAX)
     monkeypatch.setattr(softmax_numba.functions, "_small_softmax", small)
     x = normal((3, 7), np.float32)
@@ -348,7 +344,7 @@ def test_without_a_door_the_long_way_is_taken(lies, taken, monkeypatch):
 
 
 def test_arrays_are_readable_here():
-    assert door.readable()
+    assert handed.readable()
 
 
 @pytest.mark.parametrize(("length", "released"), [(100, False), (60_000, True)])

@@ -100,22 +100,26 @@ def hold(typing, array):
     return types.void(array), lambda context, builder, sig, args: context.get_dummy_value()
 
 
+def _borrowed(context, builder, array, data, shape, strides, itemsize):
+    """An array of a type by what it is made of, without a reference of its own."""
+    from numba.np.arrayobj import populate_array  # 60 ms, which an import need not pay
+
+    result = context.make_array(array)(context, builder)
+    start = builder.bitcast(data, result.data.type)
+    populate_array(result, start, shape, strides, itemsize, cgutils.get_null_value(result.meminfo.type))
+    return result._getvalue()
+
+
 def _presented(array, arrange):
-    """An array as another one of three axes, borrowed, without a reference of its own; ``arrange`` takes and gives
-    shape and strides."""
+    """An array as another one of three axes, borrowed; ``arrange`` takes and gives shape and strides."""
     lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
-        from numba.np.arrayobj import populate_array  # 60 ms, which an import need not pay
-
         given = context.make_array(array)(context, builder, args[0])
-        result = context.make_array(lanes)(context, builder)
         one = ir.Constant(I64, 1)
         shape = arrange(cgutils.unpack_tuple(builder, given.shape), one)
         strides = arrange(cgutils.unpack_tuple(builder, given.strides), given.itemsize)
-        null = cgutils.get_null_value(given.meminfo.type)
-        populate_array(result, given.data, shape, strides, given.itemsize, null)
-        return result._getvalue()
+        return _borrowed(context, builder, lanes, given.data, shape, strides, given.itemsize)
 
     return lanes(array), emit
 
@@ -131,19 +135,29 @@ def begun_at(typing, array, row):
     """A 2-D array in C order, borrowed, as if its first row were row ``row`` of a longer one."""
 
     def emit(context, builder, sig, args):
-        from numba.np.arrayobj import populate_array
-
         given = context.make_array(array)(context, builder, args[0])
-        result = context.make_array(array)(context, builder)
         shape, strides = (cgutils.unpack_tuple(builder, axes) for axes in (given.shape, given.strides))
         bytes_before = builder.neg(builder.mul(args[1], strides[0]))
         start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [bytes_before])
-        data = builder.bitcast(start, given.data.type)
-        null = cgutils.get_null_value(given.meminfo.type)
-        populate_array(result, data, [builder.add(shape[0], args[1]), shape[1]], strides, given.itemsize, null)
-        return result._getvalue()
+        longer = [builder.add(shape[0], args[1]), shape[1]]
+        return _borrowed(context, builder, array, start, longer, strides, given.itemsize)
 
     return array(array, types.intp), emit
+
+
+@intrinsic
+def lanes_at(typing, address, outer, length, inner, first, second, third, itemsize):
+    """An array of three axes, borrowed, by its address, shape, strides and the size of its values, all in bytes.
+
+    It is one of bytes, for calls by address: to them it does not matter which dtype the values have.
+    """
+    lanes = types.Array(types.uint8, 3, "A")
+
+    def emit(context, builder, sig, args):
+        data = builder.inttoptr(args[0], I8.as_pointer())
+        return _borrowed(context, builder, lanes, data, args[1:4], args[4:7], args[7])
+
+    return lanes(types.int64, *[types.intp] * 7), emit
 
 
 @intrinsic

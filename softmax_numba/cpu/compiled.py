@@ -153,9 +153,6 @@ class _KernelCache(_Cache):
         return path / f"{self._name}-{digest}{_SUFFIX}"
 
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        # What Numba's cache does here, `target_context.refresh()`, looks at all that may be compiled, imports SciPy's
-        # BLAS and takes half a second: a compilation does so itself. Code that is there needs the runtime alone.
-        rtsys.initialize(target_context)
         file = self._file(sig)
         if file is None:
             return None
@@ -163,6 +160,9 @@ class _KernelCache(_Cache):
         with contextlib.suppress(Exception):
             content = kept_content(file)
             if content is not None:
+                # Numba's own cache calls `target_context.refresh()`: that looks at all that may be compiled, imports
+                # SciPy's BLAS and takes half a second. Code that is there needs the runtime alone.
+                rtsys.initialize(target_context)
                 return CompileResult._rebuild(target_context, *pickle.loads(content))
         return None
 
