@@ -3,6 +3,8 @@
 The sums follow the order of lane.py slot by slot, so that a lane has the bits that it would have along a vector.
 """
 
+import functools
+
 import numpy as np
 
 from softmax_numba.cpu.exponential import exp_relative, reference
@@ -45,9 +47,8 @@ def _add_up(terms, step, count, slots, first):
         store_total(slots, s, total)
 
 
-def _reduction(operation, width, work):
-    """Compiles the reduction of one vector of lanes, ``count`` values each."""
-    term, keeps = operation.term, operation.maps_exponentials
+@functools.cache
+def _total_of_few(width):
     half, quarter = width // 2, max(4, width // 4)
 
     @inlined
@@ -64,6 +65,15 @@ def _reduction(operation, width, work):
         if count <= 3 * width:
             return total_of_slots(terms, step, 3, width)
         return total_of_slots(terms, step, 4, width)
+
+    return total_of_few
+
+
+@functools.cache
+def _reduction(operation, width, work):
+    """Compiles the reduction of one vector of lanes, ``count`` values each."""
+    term, keeps = operation.term, operation.maps_exponentials
+    total_of_few = _total_of_few(width)
 
     @inlined
     def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
@@ -126,6 +136,7 @@ def note_tops(tile, count, noted, row):
         p = moved(p, tile.across)
 
 
+@functools.cache
 def across(operation, width, work):
     """Compiles the reduction of a block of a tile's lanes, ``width`` to a vector, whose maxima have been noted.
 
@@ -148,6 +159,7 @@ def across(operation, width, work):
     return note_block
 
 
+@functools.cache
 def settling(operation, width):
     """Compiles the step from sums to what the map needs."""
     settle = operation.settle_vector

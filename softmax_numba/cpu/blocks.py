@@ -4,6 +4,7 @@ A lane is read from memory once while its exponentials fit the ``waiting`` buffe
 cache); a longer one is read twice and its exponentials computed twice, which costs less than writing them down.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ class Next(NamedTuple):
     count: int  # 0 if there is none, or if its values do not lie side by side
 
 
+@functools.cache
 def row_reduction(operation):
     """Compiles the reduction of one block of a row, and of what memory does meanwhile."""
     term_of_quad = operation.term_of_quad
@@ -150,6 +152,7 @@ class Before(NamedTuple):
     past_cache: bool
 
 
+@functools.cache
 def row_parts(operation):
     """Compiles what a whole row and a share of a long one have in common."""
     (reduce_one, mate_of, finish), map_one = row_reduction(operation), stretch_map(operation)
@@ -252,6 +255,7 @@ def row_parts(operation):
     return reduce_blocks, map_blocks, map_lane, keeps_in_out
 
 
+@functools.cache
 def blocks(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of several blocks each, of x (outer, length, inner)."""
     settle, one_number, hidden = operation.settle, operation.one_number, operation.hidden
@@ -327,6 +331,7 @@ def blocks(operation, compute):
 REDUCE, SETTLE, MAP, HIDE = range(4)
 
 
+@functools.cache
 def long_lanes(operation, compute):
     """Compiles the steps of a lane (o, j) that threads share at the ends of blocks.
 

@@ -7,6 +7,7 @@ looked at for its maxima (copying.py). The sums follow the order of lane.py slot
 it would have as a row.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ from softmax_numba.cpu.memory import (
     number_at,
     put,
     store,
+    width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.tiles import (
@@ -55,6 +57,8 @@ from softmax_numba.cpu.writing import Due, Turn, no_seams, parts_of_line, seams_
 # A row of tiles of at least so many vectors is cut where cache lines of the results begin, if that is the same in every
 # line: shorter ones lose more by the vector that their last tile has more.
 FEWEST_SHIFTED = 64
+# Of lanes in a tile: one more than is asked for, since tiles may be shifted.
+_MOST_VECTORS = MOST_VECTORS + 1
 
 
 class Meanwhile(NamedTuple):
@@ -86,6 +90,41 @@ def _leave_out(mask, tile, noted, row, step, results):
                 put(noted, LOG * row + b, 0.0)
 
 
+@inlined
+def _scales_at(at):
+    most = _MOST_VECTORS * width_of(at)
+    return Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
+
+
+@inlined
+def _located(turn, o, j, lanes):
+    """The buffers of a turn for another tile."""
+    _, _, _, values, across, down, scales, line, terms, slots = turn.tile
+    return Turn(Tile(o, j, lanes, values, across, down, scales, line, terms, slots), turn.noted, turn.row, turn.results)
+
+
+@inlined
+def _turn_with(number, values, size, down, line, terms, slots, noted, row, results):
+    """One of three turns, without a tile yet, with its share of the buffers."""
+    width = width_of(values)
+    values, most = moved(values, number * size), _MOST_VECTORS * width
+    tile = Tile(0, 0, 0, values, width, down, _scales_at(moved(values, size - 4 * most)), line, terms, slots)
+    return Turn(tile, moved(noted, number * NUMBERS * row), row, moved(results, number * most))
+
+
+@inlined
+def _fill_gaps(values, size, down, noted, row, room):
+    """Puts ones beside lanes: what stands there is computed along, and a core is slow where numbers are tiny."""
+    one, width = filled(values, 1.0), width_of(values)
+    store(values, -width, one)
+    for buffer in range(0, 3 * size, size):
+        for i in range(down - width, size - 4 * _MOST_VECTORS * width, down):
+            store(values, buffer + i, one)
+    for k in range(room - width, 3 * NUMBERS * row, room):
+        store(noted, k, one)
+
+
+@functools.cache
 def columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of a (outer, length, inner) array."""
     settle, maps_exponentials = operation.settle, operation.maps_exponentials
@@ -99,7 +138,7 @@ def columns(operation, compute):
         copy_quad(meanwhile.coming, part)
 
     note_block, settle_block = across(operation, width, read_and_write), settling(operation, width)
-    most = (MOST_VECTORS + 1) * width
+    most = _MOST_VECTORS * width
 
     @inlined
     def restore_exponentials(tile, count, temperature, noted, row):
@@ -117,40 +156,6 @@ def columns(operation, compute):
             for k in range(turn.tile.lanes):
                 if not np.isfinite(number_at(turn.results, k)):
                     hide(mask, out, turn.tile.o, turn.tile.j + k, hidden)
-
-    @inlined
-    def scales_at(at):
-        return Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
-
-    @inlined
-    def located(turn, o, j, lanes):
-        """The buffers of a turn for another tile."""
-        tile = turn.tile
-        values, line, terms, slots = tile.values, tile.line, tile.terms, tile.slots
-        return Turn(
-            Tile(o, j, lanes, values, width, tile.down, tile.scales, line, terms, slots),
-            turn.noted,
-            turn.row,
-            turn.results,
-        )
-
-    @inlined
-    def turn_with(number, values, size, down, line, terms, slots, noted, row, results):
-        """One of three turns, without a tile yet, with its share of the buffers."""
-        values = moved(values, number * size)
-        tile = Tile(0, 0, 0, values, width, down, scales_at(moved(values, size - 4 * most)), line, terms, slots)
-        return Turn(tile, moved(noted, number * NUMBERS * row), row, moved(results, number * most))
-
-    @inlined
-    def fill_gaps(values, size, down, noted, row, room):
-        """Puts ones beside lanes: what stands there is computed along, and a core is slow where numbers are tiny."""
-        one = filled(values, 1.0)
-        store(values, -width, one)
-        for buffer in range(0, 3 * size, size):
-            for i in range(down - width, size - 4 * most, down):
-                store(values, buffer + i, one)
-        for k in range(room - width, 3 * NUMBERS * row, room):
-            store(noted, k, one)
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
@@ -176,11 +181,11 @@ def columns(operation, compute):
         numbers, sums = np.empty((3 * NUMBERS, row), compute), np.empty((SUMS, row))
         noted, summed = start_of(numbers), start_of(sums)
         terms = moved(values, 3 * size)
-        fill_gaps(values, size, down, noted, row, room)
+        _fill_gaps(values, size, down, noted, row, room)
         # Lanes of several blocks stay in the first turn, whose notes are where `numbers` begins.
-        spare = turn_with(0, values, size, down, line, terms, slots, noted, row, results)
-        now = turn_with(1, values, size, down, line, terms, slots, noted, row, results)
-        before = turn_with(2, values, size, down, line, terms, slots, noted, row, results)
+        spare = _turn_with(0, values, size, down, line, terms, slots, noted, row, results)
+        now = _turn_with(1, values, size, down, line, terms, slots, noted, row, results)
+        before = _turn_with(2, values, size, down, line, terms, slots, noted, row, results)
         step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
         # Whether the results of a line begin where the line before ends, and are not all of one tile.
         of_last = inner - ((across - 1) // vectors * vectors * width - shift)
@@ -194,7 +199,7 @@ def columns(operation, compute):
             end = number + min(vectors, across - number, last - begin)
             j = max(0, number * width - shift)
             lanes = max(0, (inner if end == across else end * width - shift) - j)
-            coming = located(spare, o, j, lanes)
+            coming = _located(spare, o, j, lanes)
             begin += end - number
             if temperature is not None:
                 for k in range(most if lanes > 0 else 0):  # lanes that fill up the last vectors take the last one's
@@ -266,7 +271,7 @@ def columns(operation, compute):
                 hide_lanes(before, mask, out)
             if blocks == 1:
                 spare = before
-                before, now = now if written else located(now, 0, 0, 0), coming
+                before, now = now if written else _located(now, 0, 0, 0), coming
         if past_cache:
             fence()
         release(room_before)

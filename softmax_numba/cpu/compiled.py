@@ -185,8 +185,9 @@ def kept(dispatcher: Any, name: str) -> Any:
 
 
 def compiled_for(function: Callable[..., object], name: str, signature: tuple[Any, ...]) -> Callable[..., Any]:
-    """The function compiled (or read from disk) for one signature."""
+    """The function compiled (or read from disk) for one signature, and no other that it may be called with."""
     dispatcher = kept(function, name)
+    dispatcher.disable_compile(False)  # a body is compiled for several: what it calls is there from the first on
     collects = gc.isenabled()
     gc.disable()  # a compiler makes a lot that stays: looking through it again and again took a tenth of the time
     try:
@@ -198,14 +199,14 @@ def compiled_for(function: Callable[..., object], name: str, signature: tuple[An
     return dispatcher
 
 
-_loaded: list[Any] = []  # what was compiled stays in memory as long as its address may be called
+_loaded: list[CompileResult] = []  # what was compiled stays in memory as long as its address may be called
 
 
 def address_of_body(body: Callable[..., object], name: str, signature: tuple[Any, ...]) -> int:
     """Where the machine code of a body stands for one signature."""
     dispatcher: Any = compiled_for(body, name, signature)
-    _loaded.append(dispatcher)
-    (result,) = dispatcher.overloads.values()
+    result = dispatcher.overloads[signature]
+    _loaded.append(result)
     return int(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
 
 

@@ -6,6 +6,7 @@ cache where they fit one, and a line is wide enough to be prefetched where they 
 lane.py slot by slot: four lines that are a vector's places apart make up one quad of each slot.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -117,34 +118,37 @@ def _four_full(p, q, r, s, k):
     return joined_four(load(p, k), load(q, k), load(r, k), load(s, k))
 
 
-def _sums(operation, width):
-    """Compiles the two reductions of a block."""
-    term, counts_ties = operation.term, not operation.maps_exponentials
+@inlined
+def _largest(lines, count, tops):
+    """The lanes' largest values in a block."""
+    width = width_of(tops)
+    ahead = (AHEAD_BYTES // (lines.lanes * stored_size(lines.x)) + 4) * lines.step
+    for k in range(0, lines.lanes, width):
+        store(tops, k, filled(tops, -np.inf))
+    whole = lines.lanes // width * width
+    for i in range(0, count, 4):
+        p, q, r, s = (
+            _line(lines, i, count),
+            _line(lines, i + 1, count),
+            _line(lines, i + 2, count),
+            _line(lines, i + 3, count),
+        )
+        for k in range(0, whole, width):
+            x = _four_full(p, q, r, s, k)
+            raise_to(tops, k, largest_of_quarters(x))
+            prefetch(p, k + ahead)
+            prefetch(q, k + ahead)
+            prefetch(r, k + ahead)
+            prefetch(s, k + ahead)
+        if whole < lines.lanes:
+            x = _four(p, q, r, s, whole, lines.lanes - whole)
+            raise_to(tops, whole, largest_of_quarters(x))
 
-    @inlined
-    def largest(lines, count, tops):
-        """The lanes' largest values."""
-        ahead = (AHEAD_BYTES // (lines.lanes * stored_size(lines.x)) + 4) * lines.step
-        for k in range(0, lines.lanes, width):
-            store(tops, k, filled(tops, -np.inf))
-        whole = lines.lanes // width * width
-        for i in range(0, count, 4):
-            p, q, r, s = (
-                _line(lines, i, count),
-                _line(lines, i + 1, count),
-                _line(lines, i + 2, count),
-                _line(lines, i + 3, count),
-            )
-            for k in range(0, whole, width):
-                x = _four_full(p, q, r, s, k)
-                raise_to(tops, k, largest_of_quarters(x))
-                prefetch(p, k + ahead)
-                prefetch(q, k + ahead)
-                prefetch(r, k + ahead)
-                prefetch(s, k + ahead)
-            if whole < lines.lanes:
-                x = _four(p, q, r, s, whole, lines.lanes - whole)
-                raise_to(tops, whole, largest_of_quarters(x))
+
+@functools.cache
+def _sums(operation, width):
+    """Compiles the sums of a block."""
+    term, counts_ties = operation.term, not operation.maps_exponentials
 
     @inlined
     def add_quad(x, k, tops, refs, scales, temperature, ties, slot):
@@ -192,9 +196,10 @@ def _sums(operation, width):
                     store_total(slots, at, total)
             used, step = min(used, step), step // 2
 
-    return largest, add_up
+    return add_up
 
 
+@functools.cache
 def _map(operation, width):
     """Compiles the map of a block."""
     value, maps_exponentials, wide = operation.map, operation.maps_exponentials, 4 * width
@@ -248,13 +253,14 @@ def _map(operation, width):
     return map_stretch
 
 
+@functools.cache
 def deep_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
     whose lanes lie side by side, as do their results. There is no mask."""
     settle, one_number, put_lane = operation.settle, operation.one_number, operation.put
     width = 64 // np.dtype(compute).itemsize
     settle_block, map_stretch = settling(operation, width), _map(operation, width)
-    largest, add_up = _sums(operation, width)
+    add_up = _sums(operation, width)
 
     @inlined
     def refer(notes, lanes, temperature):
@@ -312,7 +318,7 @@ def deep_columns(operation, compute):
                 start, tops = b * BLOCK, moved(noted, TOP * row + b * room)
                 count = min(BLOCK, length - start)
                 lines = Lines(place(x, o, start, j), step, nothing, lanes)
-                largest(lines, count, tops)
+                _largest(lines, count, tops)
                 refer(Notes(refs, scales, moved(noted, b * room), row), lanes, temperature)
                 add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors)
                 for k in range(0, lanes, width):

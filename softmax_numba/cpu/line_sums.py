@@ -5,11 +5,14 @@ place of a vector are added pairwise, then to their place's running sum, and pla
 added in twice the precision of the values.
 """
 
+import functools
+
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled
 from softmax_numba.cpu.sums import load_total, plus, store_total
 
 
+@functools.cache
 def line_sums(width, term_of):
     """Compiles the sums of ``term_of(context, i, k)``, a running sum of its own: what line ``i`` has for the vector of
     lanes from ``k`` on."""

@@ -15,6 +15,7 @@ Sources: Szegedy et al., "Rethinking the Inception Architecture for Computer Vis
 "Focal Loss for Dense Object Detection" (2017); Chowdhery et al., "PaLM" (2022), the square of the logsumexp.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -139,6 +140,7 @@ def _whole(p, target, weighted, share, options, lane):
     return 0.0, 1.0
 
 
+@functools.cache
 def of_target(kind):
     """Which class is a lane's target, and its term and weight: none where the targets are probabilities."""
     if kind.nothing:

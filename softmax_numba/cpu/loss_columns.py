@@ -4,6 +4,7 @@ What a lane needs (where its exponentials begin, its factor, its target) is a nu
 every line of values takes those numbers along.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ def _even_weights(lines, i, k):
     return filled(lines.even, number_at(lines.even, i))
 
 
+@functools.cache
 def loss_columns(compute, kind, gradient):
     """Compiles the losses of vectors ``first`` to ``last`` of neighbouring lanes of x (outer, length, inner), and their
     gradients: lanes, results and probabilities lie side by side. The arguments are those of ``loss.loss_rows``."""

@@ -1,5 +1,6 @@
 """Cross-entropy and its gradient where each class has a focal factor of its own: number by number, in float64."""
 
+import functools
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from softmax_numba.cpu.memory import number_at, put
 from softmax_numba.cpu.sums import two_sum
 
 
+@functools.cache
 def loss_focal(compute, kind, gradient):
     """Compiles the same as ``loss_rows``."""
     probabilities = kind.probabilities

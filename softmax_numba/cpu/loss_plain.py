@@ -261,7 +261,7 @@ def _kernel(storage: str, gradient: bool, way: str) -> Callable[..., int]:
         return DONE
 
     call = losses_together if way == _CREW else plain_losses
-    shares_of = inlined(crew.shares_of)
+    shares_of = crew.shares_of
     if way == _CREW:
         symbol = f"softmax_numba.shares_of_losses.{storage}" + (".gradient" if gradient else "")
         named(symbol, _body_of_shares(storage, gradient))

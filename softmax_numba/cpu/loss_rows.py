@@ -3,6 +3,7 @@
 ``share`` and ``even`` are followed by zeros: their vectors may reach beyond the lane.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,7 @@ def targets_from(targets, start, q):
     return Targets(targets.target - start, targets.own, q, share, even, targets.gain)
 
 
+@functools.cache
 def row_parts(compute, kind):
     """Compiles the sum of a row's terms and its gradient, from values that lie side by side to such."""
     probabilities, dense, _ = kind
@@ -157,6 +159,7 @@ def _scatter(stage, count, out, o, start, j):
         put(place(out, o, start + i, j), 0, number_at(stage, i))
 
 
+@functools.cache
 def loss_rows(compute, kind, gradient):
     """Compiles the losses of lanes ``first`` to ``last`` of x (outer, length, inner), and their gradients.
 

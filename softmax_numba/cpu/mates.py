@@ -6,6 +6,7 @@ computed before, the mate (:func:`mates`). Quads of results may begin where a ca
 and behind the last whole one, are written apart.
 """
 
+import functools
 from typing import NamedTuple
 
 from softmax_numba.cpu.inlining import inlined
@@ -67,6 +68,7 @@ class Mate(NamedTuple):
     scale: object
 
 
+@functools.cache
 def mates(operation):
     """Compiles the three steps: the beginning, each quad, and the rest."""
     value, map_to = operation.map, stretch_map(operation)

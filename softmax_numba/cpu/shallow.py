@@ -4,6 +4,7 @@ Two classes a pixel, three channels an image: each line of memory is one value o
 at once, vector by vector, from values to results. The sums follow the order of lane.py slot by slot.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -125,6 +126,7 @@ def _put_down_first(lines, k, results, left):
         store_first(lines.fourth, k, left, d)
 
 
+@functools.cache
 def shallow_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
     whose lanes lie side by side, as do their results. There is no mask."""

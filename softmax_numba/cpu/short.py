@@ -4,6 +4,7 @@ As many rows as a vector has places are read at once and turned into columns in 
 they are lanes side by side, as in columns.py, and on the way out they are turned back.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,7 @@ def lanes_in_short_tile(length: int, itemsize: int) -> int:
     return width * vectors_in_short_tile(length, width)
 
 
+@functools.cache
 def _turned(turn, width):
     """Compiles ``turn`` (:func:`columns_from` or :func:`columns_to`) for as many rows of any length as a vector has
     places; a row's last piece is no wider than it need be."""
@@ -87,6 +89,7 @@ def _read_and_write(meanwhile, part, temperature):
         prefetch(later, i + k * width_of(later))
 
 
+@functools.cache
 def short_rows(operation, compute):
     """Compiles the sweep over tiles ``first`` to ``last`` of an array (1, length, lanes) whose lanes are rows: their
     own values lie side by side, and so do their results. There is no mask."""

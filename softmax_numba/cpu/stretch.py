@@ -1,9 +1,12 @@
 """The map over a stretch of a row: whole vectors to whole vectors, past the cache where nobody will read them soon."""
 
+import functools
+
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import load, load_first, store, store_first, stream, to_full_vectors, width_of
 
 
+@functools.cache
 def stretch_map(operation):
     """Compiles the map from values that lie side by side to results that do."""
     value = operation.map

@@ -1,5 +1,6 @@
 """The ways back along columns: lanes side by side, line by line of memory."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,7 @@ class Tile(NamedTuple):
     lanes: int
 
 
+@functools.cache
 def vjp_columns(backward, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes; those of y, dy and out lie side by
     side."""

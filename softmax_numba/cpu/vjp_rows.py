@@ -3,6 +3,7 @@
 Rows of a few vectors have a loop of their own, in which there is nothing but that.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ class Due(NamedTuple):
     inverse: object
 
 
+@functools.cache
 def _first_term(term):
     @inlined
     def first_term(y, dy, i, count):
@@ -70,6 +72,7 @@ def _first_term(term):
     return first_term
 
 
+@functools.cache
 def _row_steps(steps, width):
     """Compiles the sum over a stretch of a row, and its cotangents."""
     term, more, cotangent = steps
@@ -137,6 +140,7 @@ def _row_steps(steps, width):
     return add_up, due_of, finish
 
 
+@functools.cache
 def _steps_of_few(steps, width):
     """Compiles the same for rows of at most four vectors, a vector at a time."""
     term, _, cotangent = steps
@@ -180,6 +184,7 @@ def staged(y, dy, o, start, j, count, stage, other):
     return row_at(y, None, o, start, j, count, stage)[0], row_at(dy, None, o, start, j, count, other)[0]
 
 
+@functools.cache
 def vjp_rows(backward, compute):
     """Compiles the sweep over lanes ``first`` to ``last`` of y, dy and out (outer, length, inner)."""
     width, room = 64 // np.dtype(compute).itemsize, BLOCK + _SPARE

@@ -10,6 +10,7 @@ rows have been looked at a group before their exponentials are computed, and the
 so that nothing waits for a chain of operations from one to the next.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -81,6 +82,7 @@ def _blank_notes(like):
     return Notes(_blank(like), _blank(like), _blank(like), _blank(like), scales)
 
 
+@functools.cache
 def _row_step(operation):
     """Compiles what is done while the exponentials of a row are computed."""
     term, term_of_quad, keeps, value = (
@@ -136,6 +138,7 @@ def _row_step(operation):
     return compute_row
 
 
+@functools.cache
 def woven(operation, compute):
     """Compiles the sweep over rows ``first`` to ``last``, of one block each, of an array (rows, length, 1) whose rows'
     own values lie side by side, and so do their results, of which there is one for each. There is no mask."""

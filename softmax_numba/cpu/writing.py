@@ -5,6 +5,7 @@ cache line, what the first one has of it waits for the second one: whoever write
 memory first (measured, on lines of 512 bytes: half the speed).
 """
 
+import functools
 from typing import NamedTuple
 
 from softmax_numba.cpu.arrays import place
@@ -94,6 +95,7 @@ def parts_of_line(lanes, width):
     return max(1, lanes // (4 * width))
 
 
+@functools.cache
 def tile_map(operation, width):
     """Compiles the map over a tile's lanes, ``width`` to a vector: of a whole block, or part by part."""
     value, wide = operation.map, 4 * width
