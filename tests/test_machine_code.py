@@ -142,6 +142,8 @@ def test_hot_loops_are_vectors_without_calls(sweep, storage, made):
         check_hot_loops(machine, text, storage, vectors)
         if not MASKS:  # a masked store is slow, and LLVM makes them of its own accord
             assert not re.search(r"vp?maskmov\w+\s+%[xy]mm\d+, %[xy]mm\d+, \S*\(", text)
+        # Vectors that registers have no room for lie within cache lines, wherever the caller's stack ends.
+        assert re.search(r"andq\s+\$-64, %rsp", text)
         if sweep in ("rows", "woven rows"):  # results past the cache are streamed
             register = "zmm" if machine.registers == 1 else "ymm"
             assert re.search(rf"vmovntp[sd]\s+%{register}", text)

@@ -5,6 +5,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from softmax_numba.cpu.lowering import Kernel
+
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _TASK = ir.FunctionType(_I64, [ir.IntType(8).as_pointer(), _I64, _I64])
 
@@ -13,8 +15,10 @@ def compiled(function, name, parallel=False, body=False, nogil=True):
     """The function compiled under a name of its own: symbols are named after functions, and a kernel that was read
     from disk must not meet another of the same name. A ``body`` is called by its address only."""
     function.__name__ = function.__qualname__ = name
-    wrappers = {"no_cpython_wrapper": body, "no_cfunc_wrapper": True}
-    return njit(nogil=nogil, parallel=parallel, error_model="numpy", **wrappers)(function)
+    how = {"no_cpython_wrapper": body, "no_cfunc_wrapper": True}
+    if not parallel:
+        how["pipeline_class"] = Kernel
+    return njit(nogil=nogil, parallel=parallel, error_model="numpy", **how)(function)
 
 
 def _called(returns, kinds, address, tried=False):
