@@ -53,6 +53,23 @@ def load_some(builder, pointer, count, fill):
     return _load_by_halves(builder, pointer, count, fill)
 
 
+def load_some_of_each(builder, pointers, count, fill):
+    """:func:`load_some` at each of several pointers: a mask costs something where all places are there."""
+    if MASKS:
+        return [load_some(builder, pointer, count, fill) for pointer in pointers]
+    with builder.if_else(builder.icmp_signed(">=", count, I64(fill.type.count))) as (whole, part):
+        with whole:
+            full, after_full = [builder.load(pointer, align=1) for pointer in pointers], builder.block
+        with part:
+            some = [load_some(builder, pointer, count, fill) for pointer in pointers]
+            after_some = builder.block
+    found = [builder.phi(fill.type) for _ in pointers]
+    for either, one, other in zip(found, full, some, strict=True):
+        either.add_incoming(one, after_full)
+        either.add_incoming(other, after_some)
+    return found
+
+
 def _load_pairs(builder, pointer, count, fill):
     """16-bit places by loads of 32, and the last one of an odd number apart."""
     kind = fill.type

@@ -4,6 +4,8 @@ A vector's places are cut into segments of W values (4, 8 or 16), one row each; 
 and transposing the W x W values of every segment at once leaves in vector i the value i of each row, the rows in their
 order. That takes log2(W) steps: in the step h, places whose index has the bit h change sides between the vectors q
 and q + h (Eklundh, "A Fast Computer Method for Matrix Transposing", 1972). Done twice it is undone.
+The last two steps of 32-bit values stay within 128 bits, where x86 has instructions that interleave two vectors, but
+none that change every other place for a neighbour's: so 4 x 4 of those are transposed by interleaving twice.
 """
 
 from llvmlite import ir
@@ -12,8 +14,23 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.memory import decode, encode, place_of, stored
-from softmax_numba.cpu.partial import load_some, store_some
+from softmax_numba.cpu.partial import load_some_of_each, store_some
 from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, Vector, joined, repeat, vector_of
+
+
+def _chosen(builder, a, b, places):
+    """For every segment of four: the ``places`` of it, the values of ``b`` counted from 4 on."""
+    count = a.type.count
+    whole = [start + (place if place < 4 else count + place - 4) for start in range(0, count, 4) for place in places]
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, count), whole))
+
+
+def _transposed_fours(builder, a, b, c, d):
+    """Four vectors with each of their 4 x 4 segments transposed."""
+    low, high = (0, 4, 1, 5), (2, 6, 3, 7)  # interleaved
+    first, second = (0, 1, 4, 5), (2, 3, 6, 7)  # pairs
+    lows, highs = ([_chosen(builder, x, y, half) for x, y in ((a, b), (c, d))] for half in (low, high))
+    return [_chosen(builder, *two, pair) for two in (lows, highs) for pair in (first, second)]
 
 
 def _transposed(builder, vectors):
@@ -22,6 +39,8 @@ def _transposed(builder, vectors):
     kind = ir.VectorType(I32, count)
     step = len(vectors) // 2
     while step:
+        if step == 2 and isinstance(vectors[0].type.element, ir.FloatType):
+            return [v for q in range(0, len(vectors), 4) for v in _transposed_fours(builder, *vectors[q : q + 4])]
         low = ir.Constant(kind, [count + (i ^ step) if i & step else i for i in range(count)])
         high = ir.Constant(kind, [count + i if i & step else i ^ step for i in range(count)])
         for q in range(len(vectors)):
@@ -62,10 +81,8 @@ def columns_from(typing, pointer, stride, count, target, places):
             piece = stored(storage, width)
             fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
             left = builder.sub(count, I64(first))
-            rows = [
-                load_some(builder, at, left, fill)
-                for at in _rows(builder, base, stride, first_row, height, first, piece)
-            ]
+            at = _rows(builder, base, stride, first_row, height, first, piece)
+            rows = load_some_of_each(builder, at, left, fill)
             packed = [decode(builder, joined(builder, rows[q::width]), storage, part) for q in range(width)]
             for i, value in enumerate(_transposed(builder, packed)):
                 at = place_of(builder, target, I64((first + i) * single.count + first_row), value.type)
