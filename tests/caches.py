@@ -6,19 +6,12 @@ from pathlib import Path
 import numba
 import pytest
 from numba import types
+from processes import WATCH
 
 import softmax_numba
 from softmax_numba.cpu import compiled
 
 PACKAGE = Path(softmax_numba.__file__).parent
-WATCH = """
-from numba.core import event
-made = []
-class Compilations(event.Listener):
-    def on_start(self, event): made.append(event.data["dispatcher"].__name__)
-    def on_end(self, event): pass
-event.register("numba:compile", Compilations())
-"""
 SMALL = (
     WATCH
     + """

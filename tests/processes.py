@@ -13,6 +13,16 @@ LAYERS = ("tbb", "omp", "workqueue")
 # More threads than a small machine has cores, so that calls go parallel everywhere.
 THREADS = 4
 
+# Lists what is compiled from here on in `made`.
+WATCH = """
+from numba.core import event
+made = []
+class Compilations(event.Listener):
+    def on_start(self, event): made.append(event.data["dispatcher"].__name__)
+    def on_end(self, event): pass
+event.register("numba:compile", Compilations())
+"""
+
 # Calls of every sweep, each big enough to be split over threads, and the bytes of their results.
 CALLS = """
 import numpy as np, numba, softmax_numba

@@ -12,11 +12,11 @@ from pathlib import Path
 import llvmlite
 import numba
 import pytest
-from caches import FOLDER, PACKAGE, SMALL, WATCH, files, increment
+from caches import FOLDER, PACKAGE, SMALL, files, increment
 from caches import copy as copy
 from caches import place as place
 from numba import types
-from processes import CALLS, run
+from processes import CALLS, WATCH, run
 
 from softmax_numba.cpu import compiled
 

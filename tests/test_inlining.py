@@ -5,7 +5,7 @@ import pytest
 from numba import njit, types
 from numba.extending import overload
 
-from softmax_numba.cpu.inlining import INLINED, inlined
+from softmax_numba.cpu.inlining import INLINED, for_both, inlined
 
 
 @inlined
@@ -53,3 +53,26 @@ def test_it_is_inlined_and_no_machine_code_is_made_of_it_alone():
     defined = [function.name for function in made.library.get_defined_functions()]
     assert any("checked" in name for name in defined)
     assert all(made.library.get_pointer_to_function(name) == 0 for name in defined)
+
+
+@for_both
+def bounded(a, most):
+    """The smaller."""
+    return min(a, most)
+
+
+def test_a_function_for_both_is_plain_to_python_and_compiled_once():
+    """Whatever its callers are compiled with, and whether they give it a literal number."""
+    assert bounded(3, 2) == 2 and bounded.__doc__ == "The smaller."
+    assert not bounded.compiled.overloads
+
+    @inlined
+    def with_options(a):
+        return bounded(a, 7)
+
+    @njit
+    def kernel(a, b):
+        return with_options(a), bounded(a, 5), bounded(a, b)
+
+    assert kernel(6, 4) == (6, 5, 4)
+    assert list(bounded.compiled.overloads) == [(types.int64, types.int64)]

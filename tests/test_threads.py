@@ -5,7 +5,7 @@ import importlib.metadata
 import numba
 import numpy as np
 import pytest
-from processes import CALLS, LAYERS, THREADS, attempt, needs, run
+from processes import CALLS, LAYERS, THREADS, WATCH, attempt, needs, run
 
 from softmax_numba import softmax
 from softmax_numba.cpu import sweeps, threads
@@ -52,13 +52,7 @@ def test_first_calls_from_eight_threads_at_once_without_a_cache():
     """Threads that ask for one kernel at the same time get it, though only one of them makes it."""
     program = """
     import threading, numpy as np, numba
-    from numba.core import event
     from softmax_numba import logsumexp
-    made = []
-    class Compilations(event.Listener):
-        def on_start(self, event): made.append(event.data["dispatcher"].__name__)
-        def on_end(self, event): pass
-    event.register("numba:compile", Compilations())
     start, found = threading.Barrier(8), []
     x = np.random.default_rng(0).normal(size=(30, 40))
     def work():
@@ -70,7 +64,7 @@ def test_first_calls_from_eight_threads_at_once_without_a_cache():
     assert found == [logsumexp(x).tobytes()] * 8
     assert made.count("logsumexp_rows") == 1, made
     """
-    run(program, SOFTMAX_NUMBA_CACHE_DIR="")
+    run(program, before=WATCH, SOFTMAX_NUMBA_CACHE_DIR="")
 
 
 @every_layer

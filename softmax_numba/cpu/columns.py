@@ -42,7 +42,7 @@ from softmax_numba.cpu.memory import (
     store,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
 from softmax_numba.cpu.tiles import (
     MOST_VECTORS,
     Tile,
@@ -57,8 +57,8 @@ from softmax_numba.cpu.writing import Due, Turn, no_seams, parts_of_line, seams_
 # A row of tiles of at least so many vectors is cut where cache lines of the results begin, if that is the same in every
 # line: shorter ones lose more by the vector that their last tile has more.
 FEWEST_SHIFTED = 64
-# Of lanes in a tile: one more than is asked for, since tiles may be shifted.
-_MOST_VECTORS = MOST_VECTORS + 1
+# For how many vectors of lanes there is room in a tile: shifted ones have one more.
+_ROOM_VECTORS = MOST_VECTORS + 1
 
 
 class Meanwhile(NamedTuple):
@@ -91,12 +91,6 @@ def _leave_out(mask, tile, noted, row, step, results):
 
 
 @inlined
-def _scales_at(at):
-    most = _MOST_VECTORS * width_of(at)
-    return Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
-
-
-@inlined
 def _located(turn, o, j, lanes):
     """The buffers of a turn for another tile."""
     _, _, _, values, across, down, scales, line, terms, slots = turn.tile
@@ -107,8 +101,8 @@ def _located(turn, o, j, lanes):
 def _turn_with(number, values, size, down, line, terms, slots, noted, row, results):
     """One of three turns, without a tile yet, with its share of the buffers."""
     width = width_of(values)
-    values, most = moved(values, number * size), _MOST_VECTORS * width
-    tile = Tile(0, 0, 0, values, width, down, _scales_at(moved(values, size - 4 * most)), line, terms, slots)
+    values, most = moved(values, number * size), _ROOM_VECTORS * width
+    tile = Tile(0, 0, 0, values, width, down, scales_at(moved(values, size - 4 * most), most), line, terms, slots)
     return Turn(tile, moved(noted, number * NUMBERS * row), row, moved(results, number * most))
 
 
@@ -118,7 +112,7 @@ def _fill_gaps(values, size, down, noted, row, room):
     one, width = filled(values, 1.0), width_of(values)
     store(values, -width, one)
     for buffer in range(0, 3 * size, size):
-        for i in range(down - width, size - 4 * _MOST_VECTORS * width, down):
+        for i in range(down - width, size - 4 * _ROOM_VECTORS * width, down):
             store(values, buffer + i, one)
     for k in range(room - width, 3 * NUMBERS * row, room):
         store(noted, k, one)
@@ -138,7 +132,7 @@ def columns(operation, compute):
         copy_quad(meanwhile.coming, part)
 
     note_block, settle_block = across(operation, width, read_and_write), settling(operation, width)
-    most = _MOST_VECTORS * width
+    most = _ROOM_VECTORS * width
 
     @inlined
     def restore_exponentials(tile, count, temperature, noted, row):

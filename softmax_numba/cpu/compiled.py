@@ -185,7 +185,7 @@ def kept(dispatcher: Any, name: str) -> Any:
 
 
 def compiled_for(function: Callable[..., object], name: str, signature: tuple[Any, ...]) -> Callable[..., Any]:
-    """The function compiled (or read from disk) for one signature, and no other that it may be called with."""
+    """The function compiled (or read from disk) for a signature; a call compiles it for no other."""
     dispatcher = kept(function, name)
     dispatcher.disable_compile(False)  # a body is compiled for several: what it calls is there from the first on
     collects = gc.isenabled()

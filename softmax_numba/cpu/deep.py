@@ -50,7 +50,7 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
+from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four, scales_at
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
 from softmax_numba.cpu.wide import (
     filled_wide,
@@ -299,8 +299,7 @@ def deep_columns(operation, compute):
         lanes_buffer = allocated(compute(0), 8 * room)
         ties = moved(lanes_buffer, 3 * room)
         refs = References(lanes_buffer, moved(lanes_buffer, room), moved(lanes_buffer, 2 * room))
-        at = moved(lanes_buffer, 4 * room)
-        scales = Scales(at, moved(at, room), moved(at, 2 * room), moved(at, 3 * room))
+        scales = scales_at(moved(lanes_buffer, 4 * room), room)
         slots, results, nothing = allocated(0.0, 16 * width * vectors), allocated(0.0, room), allocated(x, per_tile)
         for k in range(per_tile):
             put(nothing, k, -np.inf)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from numba import njit, types
-from numba.extending import typeof_impl
+from numba.extending import models, register_model, typeof_impl
 
 from softmax_numba.cpu.lowering import Inlined
 
@@ -38,6 +38,16 @@ class for_both(Generic[_Given, _Result]):
         return self._function(*args, **kwargs)
 
 
+class _OfAnyNumber(types.Dispatcher):
+    """Called with a literal number, as with any other: a function is not compiled for each of them."""
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        return super().get_call_type(context, tuple(map(types.unliteral, args)), kws)
+
+
+register_model(_OfAnyNumber)(models.OpaqueModel)
+
+
 @typeof_impl.register(for_both)
 def _type_of(value: Any, context: Any) -> types.Type:
-    return types.Dispatcher(value.compiled)
+    return _OfAnyNumber(value.compiled)

@@ -10,7 +10,7 @@ from numba.extending import overload
 
 from softmax_numba.cpu.exponential import Reference, Scale, scale_of
 from softmax_numba.cpu.inlining import INLINED, inlined
-from softmax_numba.cpu.memory import number_like, put
+from softmax_numba.cpu.memory import moved, number_like, put
 from softmax_numba.cpu.wide import fourfold, numbers_for
 
 
@@ -21,6 +21,12 @@ class Scales(NamedTuple):
     octave_high: object
     octave_low: object
     inverse: object
+
+
+@inlined
+def scales_at(p, room):
+    """Room for the temperatures of so many lanes, four times ``room`` numbers from ``p`` on."""
+    return Scales(p, moved(p, room), moved(p, 2 * room), moved(p, 3 * room))
 
 
 @inlined

@@ -30,7 +30,7 @@ from softmax_numba.cpu.memory import (
     stream,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four
+from softmax_numba.cpu.scales import note_scale, reference_of_four, scale_for, scale_of_four, scales_at
 from softmax_numba.cpu.simd import in_compute_dtype, larger
 from softmax_numba.cpu.sums import total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, joined_four, largest_of_quarters, quarters, sum_of_quarters
@@ -168,7 +168,7 @@ def shallow_columns(operation, compute):
         across = (inner + width - 1) // width
         many = length > 4
         terms, room = on_stack(compute(0), most), on_stack(compute(0), most)
-        scales = Scales(room, moved(room, width), moved(room, 2 * width), moved(room, 3 * width))
+        scales = scales_at(room, width)
         nothing = allocated(x, width)
         for i in range(width):
             put(nothing, i, -np.inf)

@@ -16,7 +16,7 @@ from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, width_of
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scale_of_four
+from softmax_numba.cpu.scales import note_scale, scale_for, scale_of_four, scales_at
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
 from softmax_numba.cpu.waiting import (
@@ -118,8 +118,7 @@ def short_rows(operation, compute):
         per_tile, pitch = vectors * width, (length + width - 1) // width * width * width
         values = allocated(compute(0), vectors * pitch + 4 * width * width + 4 * most)
         terms = moved(values, vectors * pitch)
-        at = moved(terms, 4 * width * width)
-        scales = Scales(at, moved(at, most), moved(at, 2 * most), moved(at, 3 * most))
+        scales = scales_at(moved(terms, 4 * width * width), most)
         slots, results = allocated(0.0, 16 * width), allocated(0.0, most)
         numbers, sums = np.empty((NUMBERS, most), compute), np.empty((SUMS, most))
         noted, summed = start_of(numbers), start_of(sums)

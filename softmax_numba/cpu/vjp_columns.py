@@ -23,7 +23,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
 from softmax_numba.cpu.sums import (
     load_total,
     store_sums,
@@ -95,8 +95,7 @@ def vjp_columns(backward, compute):
         room = vectors * width + 2 * wide  # vectors may begin at any lane and reach beyond the last
         one = one_like(compute(0))
         totals = allocated(compute(0), 5 * room)
-        at = moved(totals, room)
-        scales = Scales(at, moved(at, room), moved(at, 2 * room), moved(at, 3 * room))
+        scales = scales_at(moved(totals, room), room)
         zero = filled(totals, 0.0)
         slots, sums = allocated(0.0, 16 * width * vectors), allocated(0.0, 2 * room)
         step, other_step = y.strides[1] // y.itemsize, dy.strides[1] // dy.itemsize
