@@ -136,7 +136,8 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
         rows = -1, y.shape[-1]
         given = y.reshape(rows), dy.reshape(rows), out.reshape(rows)
     try:
-        said = vjp_sweeps.door(backward, storage)(*given)
+        sweep = vjp_sweeps.sweep_over_rows(*given[0].shape)
+        said = vjp_sweeps.door(backward, sweep, storage)(*given)
     except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
         return None
     if said == LARGE:

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from crews import asleep, joined, needs_a_crew, one_thread
 from crews import two_threads as two_threads
+from doors import entered
 from grids import normal
 from numba import njit, types
 from oracle import BFLOAT16, same_bits
 from processes import run
 
 import softmax_numba
-from softmax_numba.cpu import crew, joining
+from softmax_numba.cpu import crew, door, joining
 from softmax_numba.cpu.compiled import address_of_body
+from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
+from softmax_numba.cpu.lane import SOFTMAX
 from softmax_numba.cpu.plan import CREW_FROM
+from softmax_numba.cpu.sweeps import DONE
 
 pytestmark = [needs_a_crew, pytest.mark.usefixtures("two_threads")]
 
@@ -43,7 +47,9 @@ def test_the_same_bits_as_one_thread(name, dtype, shape, axis):
 
 
 @pytest.mark.parametrize("name", ["softmax_vjp", "log_softmax_vjp"])
-@pytest.mark.parametrize(("shape", "axis"), [((701, 100), 1), ((20, 10, 100), 2), ((9, 300, 31), 1), ((300, 1000), 0)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((701, 100), 1), ((8200, 10), 1), ((20, 10, 100), 2), ((9, 300, 31), 1), ((300, 1000), 0)]
+)
 def test_ways_back(name, shape, axis):
     y, dy = normal(shape, np.float32), normal(shape, np.float32, seed=2)
     function = getattr(softmax_numba, name)
@@ -113,6 +119,20 @@ def test_no_more_join_than_threads_are_in_use():
     joined(lambda: softmax_numba.softmax(x))
     assert crew._crew.numbers[MOST] == 1
     assert crew._crew.members == 1
+
+
+def test_one_thread_alone_has_nothing_to_plan():
+    """As soon as it is known that there is no other: compiled code carries out calls of any size."""
+    enter = entered(door.door(SOFTMAX, "float32"))
+    x = normal((MOST_VALUES // 100 + 1, 100), np.float32)
+    few, out = x[: CREW_FROM // 100 + 1], np.empty_like(x)
+    with one_thread():
+        for _ in range(3):
+            expected = softmax_numba.softmax(few)
+        for rows in (few, x):
+            assert enter(rows, -1, out[: len(rows)]) == DONE
+            assert same_bits(out[: len(few)], expected)
+    assert enter(x, -1, out) == door.LARGE
 
 
 def test_they_sleep_soon():

@@ -95,8 +95,8 @@ def losses_of(form, dense):
     return lambda storage: (body_of_losses, Kernel(form, str(storage), INDICES, dense, True))
 
 
-def way_back(columns):
-    return lambda storage: (vjp_sweeps._body, LOG_SOFTMAX_VJP, columns, str(storage), str(storage), False)
+def way_back(name):
+    return lambda storage: (vjp_sweeps._body, LOG_SOFTMAX_VJP, name, str(storage), str(storage), False)
 
 
 SWEEPS = {  # and how many vectors take each step together
@@ -110,8 +110,9 @@ SWEEPS = {  # and how many vectors take each step together
     "losses": (losses_of("rows", False), 4),
     "smooth losses": (losses_of("rows", True), 4),
     "losses of columns": (losses_of("columns", False), 4),
-    "vjp": (way_back(False), 4),
-    "vjp of columns": (way_back(True), 4),
+    "vjp": (way_back("rows"), 4),
+    "vjp of short rows": (way_back("short"), 4),
+    "vjp of columns": (way_back("columns"), 4),
 }
 
 

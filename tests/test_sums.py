@@ -7,7 +7,7 @@ from oracle import same_bits
 
 from softmax_numba.cpu import sums
 from softmax_numba.cpu.arrays import start_of
-from softmax_numba.cpu.memory import filled, load
+from softmax_numba.cpu.memory import filled, load, store
 from softmax_numba.cpu.wide import load_wide
 
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -91,16 +91,17 @@ def test_slots_are_added_as_a_tree(dtype):
 
 @every_float
 def test_sums_in_memory(dtype):
-    """Both forms come back as they were put down, and touch nothing else."""
+    """Both forms come back as they were put down, and touch nothing else; lanes' sums are rounded once."""
 
     @njit(error_model="numpy")
-    def there_and_back(x, notes, table, row, out):
+    def there_and_back(x, notes, table, row, out, narrow):
         p, q, t = start_of(x), start_of(notes), start_of(table)
         total = sums.plus(filled(p, 0.0), sums.as_total(load(p, 0)), sums.as_total(load(p, x.shape[1])))
         sums.store_total(q, 1, total)
         sums.store_sums(t, 3, row, load(p, 0), total)
         a, b = sums.load_total(q, 1), sums.load_sums(t, 3, row, load(p, 0))
         zero = filled(p, 0.0)
+        store(start_of(narrow), 0, sums.rounded(p, total))
         out[0], out[1] = sums.collapsed(zero, total)
         out[2], out[3] = sums.collapsed(zero, a)
         out[4], out[5] = sums.collapsed(zero, b)
@@ -110,12 +111,14 @@ def test_sums_in_memory(dtype):
         x, out = random(dtype, 2, seed), np.empty(6)
         notes, row = np.full(48, 7.0), 40
         table = np.full(80, 7.0)
-        there_and_back(x, notes, table, row, out)
+        narrow = np.full(width + 1, 7, dtype)
+        there_and_back(x, notes, table, row, out, narrow)
         assert same_bits(out[2:4], out[:2]) and same_bits(out[4:], out[:2])
         assert (notes[:16] == 7).all() and (notes[32:] == 7).all()
         used = np.r_[3 : 3 + width, row + 3 : row + 3 + width]
         assert (np.delete(table, used) == 7).all()
         high, low = table[3 : 3 + width], table[row + 3 : row + 3 + width]
+        assert same_bits(narrow, np.append((high + low).astype(dtype), dtype(7)))
         if dtype is np.float32:
             assert same_bits(high, x.astype(np.float64).sum(0)) and not low.any()
         else:

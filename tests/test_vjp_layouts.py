@@ -50,7 +50,9 @@ def test_every_transposition_of_four_dimensions(name):
 
 
 @every_map
-@pytest.mark.parametrize(("count", "n"), [(1200, 1000), (17_000, 65), (17_000, 64), (300, 4097), (90, 12_345)])
+@pytest.mark.parametrize(
+    ("count", "n"), [(1200, 1000), (17_000, 65), (17_000, 64), (300, 4097), (90, 12_345), (300_000, 4), (120_007, 11)]
+)
 def test_rows_past_the_cache_have_the_bits_of_rows_alone(name, count, n):
     """While the cotangents of a row are written the next row is added up: from any place on, in place, and a NaN or an
     infinity in one row is nothing to its neighbours."""
@@ -77,7 +79,7 @@ def test_rows_past_the_cache_have_the_bits_of_rows_alone(name, count, n):
 @every_map
 @every_float
 def test_a_lane_alone_and_among_others(name, dtype):
-    for n in (1, 5, 16, 33, 100, 1000, 4100):
+    for n in (1, 5, 8, 12, 16, 33, 100, 1000, 4100):
         y, dy = forward(name, (3, n), dtype), cotangent((3, n), dtype)
         expected = np.stack([WAYS_BACK[name](a, b) for a, b in zip(y, dy, strict=True)])
         for count in (3, 8, 17, 70, 1000):
@@ -103,6 +105,7 @@ def set_threads():
 def test_any_number_of_threads_and_run_after_run(name, tempered, set_threads):
     for shape, axis in (
         ((2000, 64), 1),
+        ((20_000, 7), 1),
         ((64, 2000), 0),
         ((3, 40_000), 1),
         ((300_000,), 0),
@@ -212,37 +215,44 @@ def test_the_arguments_stay_as_they_were(name, dtype):
 
 
 @every_map
-def test_both_ways_through_lanes_are_taken(name, monkeypatch):
-    """Rows and columns, by one thread and by two, within the caches and past them; a few rows in one compiled call."""
+def test_every_way_through_lanes_is_taken(name, monkeypatch):
+    """Rows, short ones and columns, by one thread and by two, within the caches and past them; what is little in one
+    compiled call."""
     found, body, run, door = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.door
 
-    def recorded(backward, columns, *kinds):
-        found.append(columns)
-        return body(backward, columns, *kinds)
+    def recorded(backward, sweep, *kinds):
+        found.append(sweep)
+        return body(backward, sweep, *kinds)
 
     def shared(*call):
         found.append("shared")
         return run(*call)
 
-    def recorded_door(*kinds):
-        found.append("door")
-        return door(*kinds)
+    def recorded_door(backward, sweep, storage):
+        found.append(f"door of {sweep}")
+        return door(backward, sweep, storage)
 
-    few = forward(name, (2, 3), np.float32)
-    WAYS_BACK[name](few, few)  # compiled, it needs no body
+    for count in (2, 64):
+        few = forward(name, (count, 3), np.float32)
+        WAYS_BACK[name](few, few)  # compiled, it needs no body
     monkeypatch.setattr(vjp_sweeps, "_body", recorded)
     monkeypatch.setattr(vjp_sweeps, "door", recorded_door)
     monkeypatch.setattr(vjp_sweeps.crew, "begin", lambda values: 0)
     monkeypatch.setattr(vjp_sweeps.threads, "run", shared)
     monkeypatch.setattr(threads, "in_use", lambda: 2)
     for shape, axis, taken in (
-        ((12, 40), 1, ["door"]),
-        ((12, 3, 40), 2, ["door"]),
-        ((40, 12), 0, [True]),
-        ((40, 3), 0, [False]),
-        ((2, 40, 12), 1, [True]),
-        ((1100, 1003), 1, ["door", False, "shared"]),
-        ((1100, 1003), 0, [True, "shared"]),
+        ((12, 40), 1, ["door of rows"]),
+        ((12, 3, 40), 2, ["door of rows"]),
+        ((63, 12), 1, ["door of rows"]),
+        ((64, 13), 1, ["door of rows"]),
+        ((64, 12), 1, ["door of short"]),
+        ((9, 9, 1), 2, ["door of short"]),
+        ((40, 12), 0, ["columns"]),
+        ((40, 3), 0, ["rows"]),
+        ((2, 40, 12), 1, ["columns"]),
+        ((1100, 1003), 1, ["door of rows", "rows", "shared"]),
+        ((123_456, 9), 1, ["door of short", "short", "shared"]),
+        ((1100, 1003), 0, ["columns", "shared"]),
     ):
         vjp_sweeps._carrier.cache_clear()
         y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
@@ -251,11 +261,17 @@ def test_both_ways_through_lanes_are_taken(name, monkeypatch):
         room = np.full(y.size + 10, 77, np.float32)
         dx = WAYS_BACK[name](y, dy, axis, out=room[3:-7].reshape(shape))
         assert (room[:3] == 77).all() and (room[-7:] == 77).all()
-        assert found == taken
+        assert found == taken, shape
         for lanes in (slice(0, 9), slice(-9, None)):
             few = (lanes,) if axis else (..., lanes)
             assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))
         assert same_bits(dx, WAYS_BACK[name](y, dy, axis))
+    for count, taken in ((63, "rows"), (64, "short")):
+        y, dy = forward(name, (count, 5), np.float32), cotangent((count, 5), np.float32)
+        found.clear()
+        heat = np.linspace(0.5, 2, count)[:, None]
+        assert_close(WAYS_BACK[name](y, dy, temperature=heat), EXACT_WAYS_BACK[name](y, dy, temperature=heat))
+        assert found == [taken]
 
 
 # --- other libraries' arrays ------------------------------------------------------------
@@ -298,8 +314,8 @@ def test_tensors(name, dtype):
 @every_float
 def test_short_rows_of_every_length(name, dtype):
     """Of one vector to five, the last of them full or not, some with a sum that is no number: the bits of columns."""
-    for n in range(1, 5 * 16 + 2):
-        y, dy = forward(name, (9, n), dtype, 1, n), cotangent((9, n), dtype, n)
+    for count, n in [(70, n) for n in range(1, 14)] + [(9, n) for n in range(1, 5 * 16 + 2)]:
+        y, dy = forward(name, (count, n), dtype, 1, n), cotangent((count, n), dtype, n)
         dy[2, n // 2] = np.inf
         rows = WAYS_BACK[name](y, dy)
         assert same_bits(rows, WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0).T.copy())
@@ -311,10 +327,10 @@ def test_short_rows_of_every_length(name, dtype):
 @every_float
 def test_cotangents_that_are_all_negative_zeros(name, dtype):
     """Rows and columns add no zeros of another sign."""
-    for n in (1, 8, 10, 16, 20, 64, 100):
-        y = forward(name, (9, n), dtype, 1, n)
+    for count, n in ((9, 1), (9, 8), (9, 10), (9, 16), (9, 20), (9, 64), (9, 100), (70, 1), (70, 8), (70, 10)):
+        y = forward(name, (count, n), dtype, 1, n)
         rows = WAYS_BACK[name](y, np.full_like(y, -0.0))
         columns = WAYS_BACK[name](y.T.copy(), np.full_like(y.T, -0.0, order="C"), 0)
-        apart = np.full((9, 2 * n), -0.0, dtype)[:, ::2]
+        apart = np.full((count, 2 * n), -0.0, dtype)[:, ::2]
         assert same_bits(rows, columns.T.copy())
         assert same_bits(rows, WAYS_BACK[name](y, apart))

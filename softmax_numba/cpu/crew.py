@@ -28,7 +28,7 @@ from numba import types
 from softmax_numba.cpu import threads
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.inlining import for_both
+from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import (
     ASK,
@@ -43,11 +43,14 @@ from softmax_numba.cpu.joining import (
     PRESENT,
     SPIN,
     USEFUL,
+    follows_closely,
+    is_alone,
     lead,
     led,
     serve,
+    threads_awake,
 )
-from softmax_numba.cpu.plan import CREW_FROM
+from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
 
 # More values take the layer's threads, and so do more than FEW_VALUES if there are more of those. Measured on two cores
 # beside the layer: 1.3 times as fast at 100,000 values, 1.2 times at 10**6, 1.05 times at 4 * 10**6.
@@ -62,6 +65,19 @@ _DEFAULT_SPIN, _MOST_SPIN = 200_000, 1_000_000_000  # nanoseconds
 def shares_of(units: int, values: int, many: int) -> int:
     """Into how many shares so many units are cut for ``many`` threads."""
     return min(units, many * (FEW_SHARES if values <= MANY_VALUES else MANY_SHARES))
+
+
+@inlined
+def threads_for(numbers, values):
+    """How many threads compiled code may have for so many values that can be shared; 0 if that is not for it to say."""
+    if values < CREW_FROM or is_alone(numbers):
+        return 1
+    many = 0
+    if values <= MOST_VALUES:
+        many = threads_awake(numbers, values > FEW_VALUES)
+    if many == 0 and values < PARALLEL_FROM and not follows_closely(numbers):
+        return 1
+    return many
 
 
 def _spin() -> int:
@@ -160,7 +176,7 @@ def begin(values: int) -> int:
     if not crew.leads.acquire(False):
         return 0
     many = threads.in_use()
-    if seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most:  # asking takes a microsecond
+    if seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most or not seen[ASK]:  # asking takes a microsecond
         crew.most = min(cores(), MOST_MEMBERS + 1)
         seen[USEFUL], seen[ASK] = crew.most, threads.address_of_question()
     if many > crew.most and values > FEW_VALUES:

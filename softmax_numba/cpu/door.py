@@ -43,14 +43,13 @@ from softmax_numba.cpu.handed import (
 )
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import address_named, compiled, named, try_body
-from softmax_numba.cpu.joining import ENDED, follows_closely, lead_unless_led, now, tell, threads_awake
+from softmax_numba.cpu.joining import ENDED, lead_unless_led, now, tell
 from softmax_numba.cpu.lane import BLOCK, Operation
 from softmax_numba.cpu.long import FAILED, NOT_DONE, lead_lanes_at
 from softmax_numba.cpu.memory import number_at, put
 from softmax_numba.cpu.plan import (
     CREW_FROM,
     LONG,
-    PARALLEL_FROM,
     SHORT,
     SWEEPS,
     can_be_shared,
@@ -154,18 +153,6 @@ def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
         return value + axes if value < 0 else value
 
     @inlined
-    def threads_for(values):
-        """How many threads sweep over so many values that can be shared, 0 if that is not for a door to say."""
-        if values < CREW_FROM:
-            return 1
-        many = 0
-        if values <= crew.MOST_VALUES:
-            many = threads_awake(crew_numbers(), values > crew.FEW_VALUES)
-        if many == 0 and values < PARALLEL_FROM and not follows_closely(crew_numbers()):
-            return 1
-        return many
-
-    @inlined
     def carry_out(x, out, sweep, at, units, shares, values, many, past_cache):
         """Whether it was done, and failed."""
         numbers, body = crew_numbers(), entry(at, sweep)
@@ -236,7 +223,7 @@ def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
         if length == 1 and entry(at, IS_CERTAIN):
             sweep = CERTAIN
         elif can_be_shared(sweep, outer, length, inner, itemsize, one_number):
-            many = threads_for(values)
+            many = crew.threads_for(crew_numbers(), values)
             if many == 0:
                 return LARGE
             if is_shared_by_crew(lanes, length, itemsize, many):

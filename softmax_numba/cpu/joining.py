@@ -285,6 +285,13 @@ def follows_closely(numbers):
 
 
 @inlined
+def is_alone(numbers):
+    """Whether it is known that a call made now may have no other thread."""
+    question = look(numbers, ASK)
+    return question != 0 and call_ask(question) == 1
+
+
+@inlined
 def threads_awake(numbers, all_of_them):
     """How many threads a call made now may have with the crew; 0 if that is not known or somebody is not awake, or the
     crew are not ``all_of_them`` that the call might have otherwise."""

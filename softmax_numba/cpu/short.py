@@ -12,6 +12,7 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import across, note_tops, settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
+from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
@@ -32,6 +33,7 @@ from softmax_numba.cpu.wide import fourfold, load_wide, numbers_for
 
 # How much of the first cache the values of a tile may take, and how many vectors of lanes it has at most.
 TILE_BYTES, MOST_VECTORS = 2**14, 16
+_NARROWEST = 4  # values of a row that are turned at once: the steps in between take four vectors at a time
 
 
 @for_both
@@ -54,21 +56,40 @@ def lanes_in_short_tile(length: int, itemsize: int) -> int:
 
 
 @functools.cache
-def _turned(turn, width):
-    """Compiles ``turn`` (:func:`columns_from` or :func:`columns_to`) for as many rows of any length as a vector has
-    places; a row's last piece is no wider than it need be."""
-    half, quarter = width // 2, max(4, width // 4)  # the steps in between take four vectors at a time
+def _turned_piece(turn, wide):
+    """Compiles ``turn`` for up to so many values of each row, by no wider a piece than it need be."""
+    if wide <= _NARROWEST:
+
+        @inlined
+        def turn_narrow(piece, stride, left, columns):
+            turn(piece, stride, left, columns, wide)
+
+        return turn_narrow
+
+    half = wide // 2
+    turn_half = _turned_piece(turn, half)
 
     @inlined
-    def turn_rows(p, stride, length, values):
-        for c in range(0, length, width):
-            left, piece, columns = min(width, length - c), moved(p, c), moved(values, c * width)
-            if left <= quarter:
-                turn(piece, stride, left, columns, quarter)
-            elif left <= half:
-                turn(piece, stride, left, columns, half)
-            else:
-                turn(piece, stride, left, columns, width)
+    def turn_piece(piece, stride, left, columns):
+        if left <= half:
+            turn_half(piece, stride, left, columns)
+        else:
+            turn(piece, stride, left, columns, wide)
+
+    return turn_piece
+
+
+@functools.cache
+def turned(turn, width):
+    """Compiles ``turn`` (:func:`columns_from` or :func:`columns_to`) for as many rows of any length as a vector has
+    places, a register's places at a time: two would be turned one after the other anyway."""
+    widest = max(_NARROWEST, width * REGISTER_BITS // 512)
+    turn_piece = _turned_piece(turn, widest)
+
+    @inlined
+    def turn_rows(p, stride, length, columns):
+        for c in range(0, length, widest):
+            turn_piece(moved(p, c), stride, min(widest, length - c), moved(columns, c * width))
 
     return turn_rows
 
@@ -96,7 +117,7 @@ def short_rows(operation, compute):
     one_number, value, put_lane = operation.one_number, operation.map, operation.put
     width = 64 // np.dtype(compute).itemsize
     note_block, settle_block = across(operation, width, _read_and_write), settling(operation, width)
-    read_rows, write_rows = _turned(columns_from, width), _turned(columns_to, width)
+    read_rows, write_rows = turned(columns_from, width), turned(columns_to, width)
     most = MOST_VECTORS * width
 
     @inlined

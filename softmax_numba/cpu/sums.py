@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import place_of
-from softmax_numba.cpu.simd import I32, I64, call_llvm, split, vector_of
+from softmax_numba.cpu.simd import I32, I64, call_llvm, joined, split, vector_of
 from softmax_numba.cpu.wide import sum_of_quarters
 
 _DOUBLES = vector_of(types.float64)
@@ -140,6 +140,24 @@ def collapsed(typing, like, total):
         return context.make_tuple(builder, sig.return_type, [value, error])
 
     return types.UniTuple(types.float64, 2)(like, total), emit
+
+
+@intrinsic
+def rounded(typing, like, total):
+    """Running sums of lanes that lie side by side as a vector ``like`` points to: each lane's, rounded once.
+
+    No sum is -0, as none is that :func:`collapsed` gives the high and the low of.
+    """
+    single = vector_of(like.dtype)
+
+    def emit(context, builder, sig, args):
+        parts = _halves(builder, args[1])
+        if single.element == types.float64:
+            return builder.fadd(*parts)
+        half, zero = ir.VectorType(ir.FloatType(), single.count // 2), ir.Constant(_DOUBLES.llvm, [0.0] * 8)
+        return joined(builder, [builder.fptrunc(builder.fadd(part, zero), half) for part in parts])
+
+    return single(like, _TOTAL), emit
 
 
 @intrinsic(prefer_literal=True)

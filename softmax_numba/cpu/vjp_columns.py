@@ -12,11 +12,9 @@ from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.memory import (
     fence,
-    filled,
     load,
     load_first,
     moved,
-    number_at,
     put,
     store,
     store_first,
@@ -24,10 +22,7 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
 )
 from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
-from softmax_numba.cpu.sums import (
-    load_total,
-    store_sums,
-)
+from softmax_numba.cpu.sums import load_total, rounded
 from softmax_numba.cpu.vjp import one_like
 from softmax_numba.cpu.wide import load_first_wide, load_wide, numbers_for
 
@@ -96,8 +91,7 @@ def vjp_columns(backward, compute):
         one = one_like(compute(0))
         totals = allocated(compute(0), 5 * room)
         scales = scales_at(moved(totals, room), room)
-        zero = filled(totals, 0.0)
-        slots, sums = allocated(0.0, 16 * width * vectors), allocated(0.0, 2 * room)
+        slots = allocated(0.0, 16 * width * vectors)
         step, other_step = y.strides[1] // y.itemsize, dy.strides[1] // dy.itemsize
         for k in range(room):
             put(totals, k, 0.0)
@@ -113,9 +107,7 @@ def vjp_columns(backward, compute):
             tile = Tile(place(y, o, 0, j), place(dy, o, 0, j), step, other_step, lanes)
             add_up(tile, length, lanes, totals, slots, vectors)
             for k in range(0, lanes, width):
-                store_sums(sums, k, room, zero, load_total(slots, k // width))
-            for k in range(lanes):
-                put(totals, k, number_at(sums, k) + number_at(sums, room + k))
+                store(totals, k, rounded(totals, load_total(slots, k // width)))
             for i in range(length):
                 p, q = moved(tile.y, i * step), moved(tile.dy, i * other_step)
                 write(p, q, lanes, place(out, o, i, j), totals, scales, temperature, one, past_cache)
@@ -123,6 +115,5 @@ def vjp_columns(backward, compute):
             fence()
         release(totals)
         release(slots)
-        release(sums)
 
     return compiled(sweep, f"{backward.name}_columns", body=True)
