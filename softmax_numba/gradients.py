@@ -19,7 +19,7 @@ from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.sweeps import REFUSED
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name
-from softmax_numba.lanes import as_lanes, lane_shape, reduced_axes, split
+from softmax_numba.lanes import as_lanes, in_c_order, lane_shape, reduced_axes, split
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -139,6 +139,8 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
         sweep = vjp_sweeps.sweep_over_rows(*given[0].shape)
         said = vjp_sweeps.door(backward, sweep, storage)(*given)
     except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
+        if in_c_order(given[:2], given[2:]):
+            raise
         return None
     if said == LARGE:
         vjp_sweeps.run_rows(backward, storage, *given)

@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -53,6 +54,11 @@ def reduced_axes(axis: object, ndim: int) -> tuple[int, ...]:
     if len(set(axes)) < len(axes):
         raise ValueError(f"axis {axis} names an axis of a {ndim}-D array twice")
     return tuple(axes) if ndim else ()
+
+
+def in_c_order(read: Iterable[np.ndarray], written: Iterable[np.ndarray]) -> bool:
+    """Whether all arrays are aligned and in C order, and those that are to be written can be."""
+    return all(a.flags.c_contiguous and a.flags.aligned for a in read) and all(a.flags.carray for a in written)
 
 
 def lane_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:

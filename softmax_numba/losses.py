@@ -10,6 +10,7 @@ from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, filled, like, may_write, one_device
 from softmax_numba.cpu import loss_plain
 from softmax_numba.dtypes import FLOATS, name_of, result_name
+from softmax_numba.lanes import in_c_order
 from softmax_numba.loss_calls import (
     checked_index,
     class_axis,
@@ -204,7 +205,11 @@ def _short_way(
         found = np.empty(len(logits) if reduction == "none" else 1, dtype)
         if not loss_plain.run(name, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
             return None
-    except (TypeError, OverflowError):  # another memory order, a read-only out: the long way takes them or says so
+    except OverflowError:  # an index to be ignored that 64 bits cannot hold
+        return None
+    except TypeError:  # another memory order, a read-only out: the long way takes them or says so
+        if in_c_order((logits, targets), () if rows is None else (rows,)):
+            raise
         return None
     if reduction == "none" and axes > 1:
         return found.reshape(shape[:-1]), answer

@@ -138,6 +138,26 @@ def test_ways_back_are_those_of_the_long_way(name, dtype, long_way):
         long_way.clear()
 
 
+def test_errors_of_our_own_are_not_taken_for_another_memory_order(long_way, monkeypatch):
+    def mistaken(*given):
+        raise TypeError("ours")
+
+    y, targets = softmax(np.ones((4, 5))), np.zeros(4, np.int64)
+    monkeypatch.setattr(losses.loss_plain, "run", mistaken)
+    monkeypatch.setattr(gradients.vjp_sweeps, "door", lambda *kinds: mistaken)
+    for call in (
+        lambda a: cross_entropy(a, targets),
+        lambda a: cross_entropy_and_grad(y, targets, out=a),
+        lambda a: softmax_vjp(a, y),
+        lambda a: softmax_vjp(y, y, out=a),
+    ):
+        with pytest.raises(TypeError, match="ours"):
+            call(y.copy())
+        assert not long_way
+        call(np.asfortranarray(y))
+        assert long_way.pop()
+
+
 def test_gradients_in_place():
     for shape in SHAPES:
         case = _case(shape, np.float32)
