@@ -29,7 +29,8 @@ def checked_out(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """The array behind ``out``, which must have the result's shape and dtype and be writable."""
     if not interop.is_array(out):
         raise TypeError(f"out must be an array, not {out!r}")
-    target = interop.take(out, "out").array
+    # A masked array's mask stays as it is.
+    target = interop.take(np.ma.getdata(out) if isinstance(out, np.ma.MaskedArray) else out, "out").array
     if target.shape != shape:
         raise ValueError(f"out has shape {target.shape}; the result has shape {shape}")
     if name_of(target.dtype) != name:

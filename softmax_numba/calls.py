@@ -11,7 +11,7 @@ from softmax_numba.arguments import checked_out, checked_temperature, like, may_
 from softmax_numba.cpu import door, handed, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
-from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name
+from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name, with_own_dtype
 from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
 
 # --- the short way ------------------------------------------------------------------
@@ -20,9 +20,9 @@ _LAST = -1  # an axis; CPython has one object for it
 
 
 def _plain(dtype: np.dtype) -> str:
-    """The name of a float dtype as NumPy has it, in this machine's byte order and without metadata; else none."""
+    """The name of a float dtype in this machine's byte order; else none."""
     name = name_of(dtype)
-    return name if name in FLOATS and dtype is dtype_of(name) else ""
+    return name if name in FLOATS and dtype == dtype_of(name) else ""
 
 
 def _no_door(x: Any, axis: Any, out: Any, numbers: Any) -> int:
@@ -37,7 +37,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     """
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
     done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE
-    doors: dict[np.dtype, door.Door | None] = {}
+    doors: dict[str, door.Door | None] = {}
     last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = _no_door, None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
@@ -67,7 +67,11 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             if said == many_values:
                 found = large(x, axis, out)
                 return found[()] if fresh and one_number and found is not None and not found.ndim else found
-            asked = door_for(x.dtype)
+            own = with_own_dtype(x)
+            if own is not x:
+                found = call(own, axis, None if fresh else with_own_dtype(out) if type(out) is ndarray else out)
+                return found if fresh or found is None else out
+            asked = door_for(_plain(x.dtype))
             if asked is None:
                 return None
             if said != other:
@@ -75,11 +79,10 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             enter, numbers = way = asked.enter, asked.numbers
         return None
 
-    def door_for(dtype: np.dtype) -> door.Door | None:
-        if dtype not in doors:
-            name = _plain(dtype)
-            doors[dtype] = door.door(operation, name) if name and handed.readable() else None
-        return doors[dtype]
+    def door_for(name: str) -> door.Door | None:
+        if name not in doors:
+            doors[name] = door.door(operation, name) if name and handed.readable() else None
+        return doors[name]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""
@@ -96,7 +99,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         if fresh:
             out = pages.empty(wanted, dtype)
         else:
-            if type(out) is not ndarray or out.dtype is not dtype or out.shape != wanted or not out.flags.carray:
+            if type(out) is not ndarray or out.dtype != dtype or out.shape != wanted or not out.flags.carray:
                 return None
             # Two arrays that own their memory share none; asking NumPy costs a microsecond.
             if not (out is x or (out.base is None and x.base is None) or not np.may_share_memory(x, out)):
@@ -134,8 +137,8 @@ def general(
     if on_gpu is not None:
         return on_gpu.general(operation.name, x, axis, where, temperature, dtype, out, keepdims)
     masked = isinstance(x, np.ma.MaskedArray)
-    values, give_back = interop.take(x, "x")
-    result = result_name(values.dtype, dtype)
+    values, give_back = interop.take(np.ma.getdata(x) if masked else x, "x")
+    result = result_name(values.dtype, dtype, "x")
     axes = reduced_axes(axis, values.ndim)
     lanes = lane_shape(values.shape, axes)
     shape = values.shape
@@ -146,7 +149,7 @@ def general(
     if masked:
         shown = ~np.ma.getmaskarray(x)
         part = np.asarray(shown if part is None else part & shown)
-    heat = None if temperature is None else checked_temperature(temperature, lanes)
+    heat = checked_temperature(temperature, lanes)
 
     if target is not None:
         part = _apart(part, target)

@@ -31,8 +31,8 @@ def name_of(dtype: np.dtype) -> str:
     return dtype.name
 
 
-def result_name(given: np.dtype, dtype: object) -> str:
-    """The name of the result's type for an input of type ``given`` and the argument ``dtype``.
+def result_name(given: np.dtype, dtype: object, what: str) -> str:
+    """The name of the result's type for an input of type ``given``, called ``what``, and the argument ``dtype``.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def result_name(given: np.dtype, dtype: object) -> str:
     """
     name = name_of(given)
     if name not in FLOATS and given.kind not in "iub":
-        raise TypeError(f"dtype {given} is not supported; allowed are {ALLOWED}")
+        raise TypeError(f"dtype {given} of {what} is not supported; allowed are {ALLOWED}")
     if dtype is None:
         return name if name in FLOATS else "float64"
     try:
@@ -69,6 +69,18 @@ def dtype_of(name: str) -> np.dtype:
     except ImportError:
         raise TypeError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from None
     return np.dtype(ml_dtypes.bfloat16)
+
+
+def with_own_dtype(array: np.ndarray) -> np.ndarray:
+    """The array, with NumPy's own object for its dtype if that is one of the four floats.
+
+    An array that has been pickled or copied deeply has an equal one, which compiled code does not know again.
+    """
+    dtype = array.dtype
+    name = name_of(dtype)
+    if name in FLOATS and dtype is not dtype_of(name) and dtype == dtype_of(name):
+        return array.view(dtype_of(name))
+    return array
 
 
 def storage_of(name: str) -> types.Type:

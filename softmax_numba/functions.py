@@ -174,4 +174,4 @@ def logsumexp(
         result = _small_logsumexp(x, axis, out)
         if result is not None:
             return result
-    return general(LOGSUMEXP, x, axis, where, None, dtype, out, keepdims)
+    return general(LOGSUMEXP, x, axis, where, 1.0, dtype, out, keepdims)

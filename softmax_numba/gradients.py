@@ -18,7 +18,7 @@ from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.sweeps import REFUSED
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
-from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
 from softmax_numba.lanes import as_lanes, in_c_order, lane_shape, reduced_axes, split
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -119,14 +119,19 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
     if type(temperature) is not float or temperature != 1.0:
         return None
     storage = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else None
-    if storage is None:
-        return None
-    if dy.dtype is not dtype:
-        return None
+    if storage is None or dy.dtype is not dtype:
+        own, other = with_own_dtype(y), with_own_dtype(dy)
+        if (own is y and other is dy) or own.dtype is not other.dtype:
+            return None
+        return _short_way(backward, own, other, axis, temperature, out)
     if out is None:
         out = pages.empty(y.shape, dtype)
-    elif type(out) is not np.ndarray or out.dtype is not dtype:
+    elif type(out) is not np.ndarray:
         return None
+    elif out.dtype is not dtype:
+        own = with_own_dtype(out)
+        found = None if own.dtype is not dtype else _short_way(backward, y, dy, axis, temperature, own)
+        return None if found is None else out
     given = y, dy, out
     if axes != 2:
         if not (
@@ -158,8 +163,8 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
         dy = filled(dy, 0.0)
     values, give_back = interop.take(y, "y")
     others, _ = interop.take(dy, "dy")
-    name = result_name(values.dtype, None)
-    other_name = result_name(others.dtype, None)
+    name = result_name(values.dtype, None, "y")
+    other_name = result_name(others.dtype, None, "dy")
     if values.shape != others.shape:
         raise ValueError(f"y and dy must have one shape; got {values.shape} and {others.shape}")
     axes = reduced_axes(axis, values.ndim)

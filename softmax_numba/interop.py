@@ -51,8 +51,14 @@ def take(value: Any, name: str) -> Taken:
     Raises
     ------
     TypeError
-        If the array lies on a GPU, or is a PyTorch tensor that requires a gradient.
+        If the array lies on a GPU, is a PyTorch tensor that requires a gradient, or has entries masked out: who has a
+        use for a mask takes it off before.
     """
+    if isinstance(value, np.ma.MaskedArray) and (hidden := np.ma.count_masked(value)):
+        raise TypeError(
+            f"{name} is a masked array with {hidden} of {value.size} entries masked out, which means nothing here; "
+            f"pass {name}.filled(...), or {name}.data to use what the mask hides"
+        )
     if isinstance(value, np.ndarray):
         array = np.asarray(value)
         return Taken(array, same)

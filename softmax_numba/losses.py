@@ -9,7 +9,7 @@ import numpy as np
 from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, filled, like, may_write, one_device
 from softmax_numba.cpu import loss_plain
-from softmax_numba.dtypes import FLOATS, name_of, result_name
+from softmax_numba.dtypes import FLOATS, name_of, result_name, with_own_dtype
 from softmax_numba.lanes import in_c_order
 from softmax_numba.loss_calls import (
     checked_index,
@@ -183,7 +183,8 @@ def _short_way(
     elif dtype is _FLOAT64:
         name = "float64"
     else:
-        return None
+        own = with_own_dtype(logits)
+        return None if own is logits else _short_way(own, targets, axis, weight, ignored, how, gradient, out)
     if targets.shape != shape[:-1]:
         return None
     if targets.dtype is not _INT64:
@@ -193,8 +194,14 @@ def _short_way(
     answer = out
     if gradient and out is None:
         answer = pages.empty(shape, dtype)
-    elif gradient and (type(out) is not np.ndarray or out.dtype is not dtype or out.shape != shape):
+    elif gradient and (type(out) is not np.ndarray or out.shape != shape):
         return None
+    elif gradient and out.dtype is not dtype:
+        own = with_own_dtype(out)
+        if own.dtype is not dtype:
+            return None
+        done = _short_way(logits, targets, axis, weight, ignored, how, gradient, own)
+        return None if done is None else (done[0], out)
     rows = answer
     try:
         if axes != 2:
@@ -233,7 +240,7 @@ def _loss(
     if isinstance(logits, np.ma.MaskedArray):
         logits = filled(logits, -np.inf)
     values, give_back = interop.take(logits, "logits")
-    name, axes = result_name(values.dtype, None), class_axis(axis, values.ndim)
+    name, axes = result_name(values.dtype, None, "logits"), class_axis(axis, values.ndim)
     given_name = name_of(values.dtype)
     storage = given_name if given_name in FLOATS else "float64"
     shape = values.shape

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop
-from softmax_numba.arguments import checked_out, like, may_write
+from softmax_numba.arguments import checked_out, filled, like, may_write
 from softmax_numba.cpu import loss_sweeps
 from softmax_numba.dtypes import dtype_of, for_kernel, result_name
 from softmax_numba.lanes import Split, as_lanes, reduced_axes, split
@@ -152,7 +152,7 @@ class OnlineLogSumExp:
             If nothing has been fed yet, or the lanes have another shape.
         """
         values, axes, storage, give_back = self._values(block)
-        name = result_name(values.dtype, None)
+        name = result_name(values.dtype, None, "block")
         shape = tuple(n for i, n in enumerate(values.shape) if i not in axes)
         if self._peak is None:
             raise ValueError("no block has been fed yet")
@@ -186,8 +186,10 @@ class OnlineLogSumExp:
         return give_back(answer)
 
     def _values(self, block: Any) -> tuple[np.ndarray, tuple[int, ...], str, Any]:
+        if isinstance(block, np.ma.MaskedArray):  # as by `where` of softmax
+            block = filled(block, -np.inf)
         values, give_back = interop.take(block, "block")
-        name = result_name(values.dtype, None)
+        name = result_name(values.dtype, None, "block")
         dtype = dtype_of(name)
         if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
             values = values.astype(dtype)

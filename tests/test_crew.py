@@ -18,7 +18,7 @@ import softmax_numba
 from softmax_numba.cpu import crew, door, joining
 from softmax_numba.cpu.compiled import address_of_body
 from softmax_numba.cpu.crew import MOST_VALUES
-from softmax_numba.cpu.joining import AWAKE, CALL, CORE, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
+from softmax_numba.cpu.joining import AWAKE, CALL, CORE, ENDED, LEAD, LEAVE, LED, MOST, NAP, NAPS, SPIN
 from softmax_numba.cpu.lane import SOFTMAX
 from softmax_numba.cpu.plan import CREW_FROM
 from softmax_numba.cpu.sweeps import DONE
@@ -170,6 +170,29 @@ def test_calls_far_apart_wake_nobody():
         time.sleep(2e-9 * crew._crew.seen[SPIN])
         softmax_numba.softmax(x)
     assert crew._crew.numbers[CALL] == calls
+
+
+@pytest.mark.parametrize(("exception", "raised"), [(RuntimeError, False), (KeyboardInterrupt, True)])
+def test_whoever_fails_to_wake_a_member_leads_no_longer(exception, raised, monkeypatch):
+    """No thread to be had is no error; any other leaves nothing behind."""
+    fresh = crew._Crew(crew._room())
+    monkeypatch.setattr(crew, "_crew", fresh)
+    with monkeypatch.context() as patch:
+
+        def failing(thread):
+            raise exception("no thread")
+
+        patch.setattr(threading.Thread, "start", failing)
+        for _ in range(3):
+            fresh.seen[ENDED] = time.perf_counter_ns()
+            if raised:
+                with pytest.raises(exception):
+                    crew.begin(CREW_FROM)
+            else:
+                assert crew.begin(CREW_FROM) == 0
+            assert not fresh.leads.locked()
+    assert fresh.limit == (crew.MOST_MEMBERS if raised else 0)
+    assert fresh.members == 0
 
 
 def test_a_failure_in_a_share_is_the_callers():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pickle
 import sys
 import threading
 import time
@@ -127,7 +128,7 @@ def taken(monkeypatch):
 
 def long_way(name, x, axis=-1):
     """The result by a plan."""
-    return calls.general(OPERATIONS[name], x, axis, None, None if name == "logsumexp" else 1.0, None, None)
+    return calls.general(OPERATIONS[name], x, axis, None, 1.0, None, None)
 
 
 @every_operation
@@ -342,6 +343,28 @@ def test_without_a_door_the_long_way_is_taken(lies, taken, monkeypatch):
     assert not taken.done
     assert taken.others
     assert same_bits(result, long_way("softmax", x))
+
+
+@every_operation
+@pytest.mark.parametrize("first", [0, 1])
+@every_dtype
+def test_unpickled_arrays(name, kind, first, taken):
+    """Their dtype equals NumPy's own and is another object: they go through the door, whoever is the first."""
+    function, x = getattr(softmax_numba, name), normal((3, 7), DTYPES[kind])
+    copy = pickle.loads(pickle.dumps(x))
+    expected = long_way(name, x)
+    taken.others = 0
+    for given in ((x, copy), (copy, x))[first]:
+        assert same_bits(function(given), expected)
+        out = pickle.loads(pickle.dumps(np.zeros_like(expected)))
+        if given is copy or out.dtype is DTYPES[kind]:
+            assert function(given, out=out) is out
+            assert same_bits(out, expected)
+    if name != "logsumexp":
+        assert function(copy, 0, out=copy) is copy
+        assert same_bits(copy, long_way(name, x, 0))
+        taken.others -= 1
+    assert not taken.others
 
 
 def test_arrays_are_readable_here():

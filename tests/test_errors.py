@@ -32,6 +32,11 @@ WRONG = {
         ValueError,
         ["where", "(5, 2, 3)", "(2, 3)"],
     ),
+    "where masked": (
+        {"where": np.ma.array([True, False, True], mask=[0, 0, 1])},
+        TypeError,
+        ["where", "masked array", "1 of 3", "filled"],
+    ),
     "dtype of integers": (
         {"dtype": "int32"},
         TypeError,
@@ -54,6 +59,12 @@ WRONG_FOR_MAPS = {
         {"temperature": np.ones(3)},
         ValueError,
         ["temperature", "(3,)", "(2, 1)"],
+    ),
+    "temperature None": ({"temperature": None}, TypeError, ["temperature", "None"]),
+    "temperature masked": (
+        {"temperature": np.ma.array([[1.0], [2.0]], mask=[[0], [1]])},
+        TypeError,
+        ["temperature", "masked array", "1 of 2"],
     ),
     "temperature a string": ({"temperature": "hot"}, TypeError, ["temperature"]),
     "out of another shape": ({"out": np.zeros((3, 2), np.float32)}, ValueError, ["out", "(3, 2)", "(2, 3)"]),

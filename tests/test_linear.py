@@ -143,7 +143,9 @@ def test_errors_name_what_is_wrong():
         ((hidden, weight, targets, bias[:3]), ValueError, r"bias has shape \(3,\); it must be \(30,\)"),
         ((hidden, weight, targets[:3]), ValueError, r"shape \(50,\) .* not \(3,\)"),
         ((hidden, weight, np.full(ROWS, CLASSES)), IndexError, r"targets\[\d+\] is 30; allowed are 0 to 29"),
-        ((hidden.astype(complex), weight, targets), TypeError, "complex128 is not supported"),
+        ((hidden.astype(complex), weight, targets), TypeError, "complex128 of hidden is not supported"),
+        ((np.ma.masked_less(hidden, 0), weight, targets), TypeError, r"hidden is a masked array with \d+ of 350"),
+        ((hidden, weight, np.ma.masked_equal(targets, targets[0])), TypeError, "targets is a masked array"),
     ]:
         for function in (linear_cross_entropy, linear_cross_entropy_and_grad):
             with pytest.raises(error, match=message):

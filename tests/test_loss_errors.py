@@ -40,6 +40,11 @@ WRONG = {
     "indices that are floats": ({"targets": [0.0, 1.0]}, ValueError, ["float64", "(2, 3)", "(2,)", "integers"]),
     "probabilities of another shape": ({"targets": np.zeros((3, 2))}, ValueError, ["(2, 3)", "(3, 2)"]),
     "targets of booleans": ({"targets": [True, False]}, TypeError, ["targets", "integers", "floats", "bool"]),
+    "targets masked": (
+        {"targets": np.ma.array([0, 1], mask=[0, 1])},
+        TypeError,
+        ["targets is a masked array", "1 of 2", "filled"],
+    ),
     "targets complex": ({"targets": X.astype(complex)}, TypeError, ["targets", "complex128"]),
     "targets of strings": ({"targets": ["a", "b"]}, TypeError, ["targets", "<U1"]),
     "targets missing": ({"targets": None}, TypeError, ["targets", "object"]),

@@ -131,6 +131,17 @@ def test_in_place_and_into_another_array():
     assert np.array_equal(seen.probabilities(x, out=backwards), y)
 
 
+def test_masked_arrays():
+    """The mask is honoured as `where` of softmax: what is hidden counts for nothing."""
+    x = np.array([[1.0, np.nan, 3.0], [2.0, 4.0, np.inf]])
+    block = np.ma.array(x, mask=[[0, 1, 0], [0, 0, 1]])
+    shown = np.where(block.mask, -np.inf, x)
+    seen, plain = OnlineLogSumExp().update(block), OnlineLogSumExp().update(shown)
+    assert np.array_equal(seen.logsumexp, plain.logsumexp) and np.isfinite(seen.logsumexp).all()
+    found = seen.probabilities(block)
+    assert type(found) is np.ndarray and np.array_equal(found, plain.probabilities(shown))
+
+
 def test_torch_and_lists():
     torch = pytest.importorskip("torch")
     block = torch.tensor([[1.0, 2.0]], dtype=torch.bfloat16)
@@ -154,7 +165,7 @@ def test_errors_name_what_is_wrong():
         seen.update(np.zeros((3, 3)))
     with pytest.raises(ValueError, match=r"shape \(3,\), those fed before \(2,\)"):
         seen.probabilities(np.zeros((3, 3)))
-    with pytest.raises(TypeError, match="complex128 is not supported"):
+    with pytest.raises(TypeError, match="complex128 of block is not supported"):
         seen.update(np.zeros((2, 3), complex))
     with pytest.raises(np.exceptions.AxisError):
         OnlineLogSumExp(2).update(np.zeros((2, 3)))

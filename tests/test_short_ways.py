@@ -1,6 +1,7 @@
 """Losses and ways back that one compiled call serves: the same as by the long way, or left to it."""
 
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -136,6 +137,31 @@ def test_ways_back_are_those_of_the_long_way(name, dtype, long_way):
             assert way_back(copies[id(y)], copies[id(dy)], len(shape) - 1, out=out) is out
             assert same_bits(out, dx), shape
         long_way.clear()
+
+
+@every_float
+def test_unpickled_arrays(dtype, long_way):
+    """Their dtype equals NumPy's own and is another object."""
+    case = _case((30, 9), dtype)
+    loss, gradient = case.loss_and_gradient()
+    y, dy = case.logits, gradient
+    expected = softmax_vjp(y, dy)
+    again = [pickle.loads(pickle.dumps(a)) for a in (y, dy, case.targets)]
+    assert again[0].dtype is not y.dtype
+    for a, b, targets in (again, (y, dy, again[2]), (again[0], dy, case.targets), (y, again[1], case.targets)):
+        other = case._replace(logits=a, targets=targets)
+        assert same_bits(other.loss(), loss)
+        assert same_bits(other.loss_and_gradient()[1], gradient)
+        assert same_bits(softmax_vjp(a, b), expected)
+    room = pickle.loads(pickle.dumps(y))
+    assert case.loss_and_gradient(out=room)[1] is room
+    assert same_bits(room, gradient)
+    room[...] = y
+    assert case._replace(logits=room).loss_and_gradient(out=room)[1] is room
+    assert same_bits(room, gradient)
+    assert softmax_vjp(y, dy, out=room) is room
+    assert same_bits(room, expected)
+    assert not long_way
 
 
 def test_errors_of_our_own_are_not_taken_for_another_memory_order(long_way, monkeypatch):

@@ -112,6 +112,7 @@ class _Crew:
         self.leads = threading.Lock()
         self.members = 0
         self.most = 1  # threads that are of use, the caller's among them
+        self.limit = MOST_MEMBERS  # how many members the system allows
 
     def wake(self, most: int) -> None:
         """Has as many members awake, or soon so."""
@@ -121,9 +122,14 @@ class _Crew:
         self.seen[LEAVE] = 0
         for _ in range(asleep):
             _LIBRARY.sem_post(self.bell)
-        while self.members < most:
+        while self.members < min(most, self.limit):
             serve = _server()  # made by this thread: a process that ends while another one compiles may crash
-            threading.Thread(target=_serve, args=(self, serve), name="softmax_numba", daemon=True).start()
+            member = threading.Thread(target=_serve, args=(self, serve), name="softmax_numba", daemon=True)
+            try:
+                member.start()
+            except RuntimeError:  # no more threads are to be had: those there are will do
+                self.limit = self.members
+                return
             self.members += 1
 
 
@@ -162,7 +168,7 @@ def leader(arguments: tuple[types.Type, ...]) -> Callable[..., bool]:
 def begin(values: int) -> int:
     """How many threads a call on so many values has with the crew, which it leads until :func:`end`.
 
-    0, and no end is to be told, if it has better be carried out in another way: no call has just ended, it has too few
+    0, and no end is to be told, if it is better carried out in another way: no call has just ended, it has too few
     values or too many, or somebody else leads.
     """
     crew = _crew
@@ -175,21 +181,32 @@ def begin(values: int) -> int:
         return 0
     if not crew.leads.acquire(False):
         return 0
-    many = threads.in_use()
+    try:
+        many = _summoned(crew, values)
+    except BaseException:
+        end()
+        raise
+    if many == 0:
+        end()
+    return many
+
+
+def _summoned(crew: _Crew, values: int) -> int:
+    """How many threads the call has of a crew that it leads; 0 if fewer than two."""
+    seen, many = crew.seen, threads.in_use()
     if seen[AWAKE] < min(many, crew.most) - 1 or many > crew.most or not seen[ASK]:  # asking takes a microsecond
-        crew.most = min(cores(), MOST_MEMBERS + 1)
+        crew.most = min(cores(), crew.limit + 1)
         seen[USEFUL], seen[ASK] = crew.most, threads.address_of_question()
     if many > crew.most and values > FEW_VALUES:
         dismiss()
         many = 0
     many = min(many, crew.most)
     if many < 2:
-        end()
         return 0
     if not seen[LEAD]:
         seen[LEAD] = _lead()
     crew.wake(many - 1)
-    return many
+    return many if crew.members else 0
 
 
 def address() -> int:

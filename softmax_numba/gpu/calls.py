@@ -84,8 +84,8 @@ def general(
 def result_of(values: GpuArray, dtype: Any) -> str:
     """The name of the result's dtype."""
     if values.name == "bfloat16":
-        return "bfloat16" if dtype is None else result_name(np.dtype(np.float32), dtype)
-    return result_name(np.dtype(values.name), dtype)
+        return "bfloat16" if dtype is None else result_name(np.dtype(np.float32), dtype, "x")
+    return result_name(np.dtype(values.name), dtype, "x")
 
 
 def checked_out(out: Any, shape: tuple[int, ...], name: str, device: int) -> GpuArray:
