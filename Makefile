@@ -81,7 +81,7 @@ format: $(stamps)/dev  ## Format the sources and mend what can be mended
 	$(python) -m ruff check --fix-only .
 	$(python) -m ruff format .
 
-bench: $(stamps)/bench  ## Each room alone, beside the peers' same step, with pytest-benchmark; kept in .benchmarks/
+bench: $(stamps)/bench  ## Each step alone, beside the peers' same step, with pytest-benchmark; kept in .benchmarks/
 	$(python) -m pytest tests/benchmarks -o python_files='bench_*.py' -p no:xdist --benchmark-autosave \
 	  --benchmark-group-by=group --benchmark-columns=median,iqr,rounds --benchmark-sort=name $(BENCH_ARGS)
 

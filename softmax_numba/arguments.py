@@ -82,9 +82,23 @@ def checked_temperature(temperature: Any, lanes: tuple[int, ...]) -> np.ndarray 
     return None if heat.ndim == 0 and heat == 1.0 else heat
 
 
-def within_reach(values: np.ndarray, heat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 values and temperatures, both times a power of two where 1 / T or a share of T is no normal number."""
+def powers_within_reach(heat: np.ndarray) -> np.ndarray | None:
+    """By which powers of two temperatures are to be multiplied so that 1 / T and shares of T are normal numbers of
+    float64; None where they are."""
     if 1e-300 < heat.min() <= heat.max() < 1e300:
+        return None
+    return np.where(heat >= 1e300, 2.0**-64, np.where(heat <= 1e-300, 2.0**64, 1.0))
+
+
+def within_reach(
+    values: np.ndarray, heat: np.ndarray, axes: tuple[int, ...], mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """float64 values and temperatures that lead to the same results, 1 / T and shares of T normal numbers."""
+    power = powers_within_reach(heat)
+    if power is None:
         return values, heat
-    power = np.where(heat >= 1e300, 2.0**-64, np.where(heat <= 1e-300, 2.0**64, 1.0))
-    return values * power, heat * power
+    # Beside a maximum as large as this, another value is further away than any such temperature reaches: what matters
+    # is which are equal, and the product might not be finite.
+    top = np.max(values, axis=axes, keepdims=True, where=True if mask is None else mask, initial=-np.inf)
+    far = (power > 1.0) & (np.abs(top) >= 2.0**900)
+    return values * np.where(far, 1.0, power), np.where(far, 1e-290, heat * power)

@@ -216,7 +216,7 @@ def _compute(
             return
         room = answer if answer.dtype == dtype_of(storage) else np.empty(answer.shape, dtype_of(storage))
         if heat is not None and compute == "float64":
-            values, heat = within_reach(values, heat)
+            values, heat = within_reach(values, heat, axes, mask)
         _sweep(operation, split(values, axes), storage, values, mask, heat, room)
         if room is not answer:
             answer[...] = room

@@ -12,7 +12,7 @@ from softmax_numba.arguments import (
     like,
     may_write,
     one_device,
-    within_reach,
+    powers_within_reach,
 )
 from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.door import LARGE
@@ -184,10 +184,10 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
         with np.errstate(all="ignore"):
             given, other = _native(values, storage), _native(others, other_storage)
             room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
-            how = split(given, axes)
+            how, power = split(given, axes), None
             if heat is not None:
-                if compute == "float64":
-                    other, heat = within_reach(other, heat)
+                power = powers_within_reach(heat) if compute == "float64" else None
+                heat = heat if power is None else heat * power
                 outer, _, inner = how.shape
                 heat = (
                     as_lanes(heat, how, one_number=True)[:, 0, :]
@@ -200,6 +200,8 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
             if not np.may_share_memory(result, room):
                 ordered = room.transpose(how.order)
                 ordered[...] = result.view(room.dtype).reshape(ordered.shape)
+            if power is not None:
+                room *= power
             if room is not answer:
                 answer[...] = room
     if target is not None:

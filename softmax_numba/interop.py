@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_numba.dtypes import dtype_of
+from softmax_numba.dtypes import ALLOWED, dtype_of
 
 _CPU = 1  # kDLCPU in dlpack.h
 _NEEDS_CUDA = 'arrays on a GPU need the CUDA extra: pip install "softmax-numba[cuda]"'
@@ -64,14 +64,19 @@ def take(value: Any, name: str) -> Taken:
         return Taken(array, same)
     if _is_tensor(value):
         return _take_tensor(value, name)
-    if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
+    if hasattr(value, "__dlpack_device__") and not isinstance(value, np.generic):
         if value.__dlpack_device__()[0] != _CPU:
             raise TypeError(f"{name} is a {_full_name(value)} that is not in the CPU's memory; {_needs()}")
-        array = np.from_dlpack(value)
+        try:
+            array = np.from_dlpack(value)
+        except (BufferError, RuntimeError):  # a dtype that DLPack or NumPy does not know, as bfloat16
+            array = np.asarray(value)
         return Taken(array, _importer(value))
     if hasattr(value, "__cuda_array_interface__"):
         raise TypeError(f"{name} is a {_full_name(value)} on a GPU; {_needs()}")
     array = np.asarray(value)
+    if array.dtype.kind == "O" and all(isinstance(one, int | float) for one in array.flat):
+        array = array.astype(np.float64)  # integers of more than 64 bits
     return Taken(array, same)
 
 
@@ -80,11 +85,15 @@ def _full_name(value: object) -> str:
 
 
 def _importer(value: Any) -> Callable[[np.ndarray], Any]:
-    if hasattr(value, "__array_namespace__"):
-        return value.__array_namespace__().from_dlpack
-    library = sys.modules[_library(value)]
-    importer = getattr(library, "from_dlpack", None)
-    return same if importer is None else importer
+    library = value.__array_namespace__() if hasattr(value, "__array_namespace__") else sys.modules[_library(value)]
+    if not hasattr(library, "from_dlpack"):
+        return same
+
+    def give_back(array: np.ndarray) -> Any:
+        # DLPack carries none of the dtypes that are not NumPy's own.
+        return library.asarray(array) if array.dtype.name == "bfloat16" else library.from_dlpack(array)
+
+    return give_back
 
 
 def _take_tensor(tensor: Any, name: str) -> Taken:
@@ -103,7 +112,10 @@ def _take_tensor(tensor: Any, name: str) -> Taken:
     if tensor.dtype == torch.bfloat16:
         array = tensor.view(torch.int16).numpy().view(dtype_of("bfloat16"))
     else:
-        array = tensor.numpy()
+        try:
+            array = tensor.numpy()
+        except TypeError:  # 8-bit floats
+            raise TypeError(f"dtype {tensor.dtype} of {name} is not supported; allowed are {ALLOWED}") from None
     return Taken(array, _to_tensor)
 
 

@@ -150,12 +150,15 @@ class _Call(NamedTuple):
     class_weight: Any
     compute: np.dtype
 
+    @np.errstate(all="ignore")
     def run(
         self, ignore_index: Any, reduction: Any, smoothing: Any, z_loss: Any, gamma: Any, *, gradient: bool
     ) -> tuple[Any, Any, Any, Any]:
         kept, (classes, features) = self.hidden.values.shape[:-1], self.weight.values.shape
-        options = examined_options(self.class_weight, classes, ignore_index, reduction, smoothing, z_loss, gamma)
-        targets = examined_targets(self.targets, kept, (*kept, classes), self.compute.name, options)
+        asked = ignore_index, reduction, smoothing, z_loss, gamma
+        options = examined_options(self.class_weight, classes, *asked, weight_name="class_weight")
+        storage = options.storage(self.compute.name)
+        targets = examined_targets(self.targets, kept, (*kept, classes), storage, options)
         lanes = math.prod(kept)
         rows = self.hidden.values.reshape(lanes, features)
         weight = self.weight.values.astype(self.compute, copy=False)
@@ -172,6 +175,7 @@ class _Call(NamedTuple):
         for start in range(0, lanes, max(1, size)):
             stop = min(lanes, start + size)
             some = rows[start:stop].astype(self.compute, copy=False)
+            strange = ~np.isfinite(some).all(1)
             logits = room[: stop - start]
             for k in range(0, classes, _CLASSES):
                 np.matmul(some, weight[k : k + _CLASSES].T, out=logits[:, k : k + _CLASSES])
@@ -179,9 +183,11 @@ class _Call(NamedTuple):
                 logits += bias
             found = room_for(stop - start)
             of_chunk = Targets(given[start:stop], targets.total)
-            fill(logits, self.compute.name, (1,), of_chunk, options, found, logits if gradient else None)
+            fill(logits, storage, (1,), of_chunk, options, found, logits if gradient else None)
             losses[start:stop] = found[: stop - start]
             if dhidden is not None and dweight is not None:
+                if strange.any():  # what counts for nothing has a gradient of 0, and 0 times infinity is none
+                    some = np.where((strange & ~logits.any(1))[:, None], self.compute.type(0), some)
                 of_rows = dhidden[start:stop]
                 for k in range(0, classes, _CLASSES):
                     block, of_classes = logits[:, k : k + _CLASSES], dweight[k : k + _CLASSES]

@@ -11,6 +11,8 @@ from softmax_numba.cpu import loss_sweeps, loss_totals
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of
 from softmax_numba.lanes import as_lanes, reduced_axes, split
 
+# Of float32: smaller ones, or an inverse of larger ones, might leave its normal numbers.
+_LEAST_WEIGHT = 1e-30
 _REDUCTIONS = ("mean", "sum", "none")
 _FLOAT64 = np.dtype(np.float64)
 
@@ -24,6 +26,13 @@ class Options(NamedTuple):
     smoothing: float
     z_loss: float
     gamma: float
+
+    def storage(self, name: str) -> str:
+        """The dtype that logits of the dtype of that name are computed in: a wider one for weights beyond float32."""
+        if name == "float64" or self.weight is None:
+            return name
+        sizes = np.abs(self.weight[self.weight != 0.0])
+        return name if ((sizes > _LEAST_WEIGHT) & (sizes < 1.0 / _LEAST_WEIGHT)).all() else "float64"
 
 
 class Targets(NamedTuple):
@@ -49,15 +58,23 @@ def class_axis(axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def examined_options(
-    weight: Any, classes: int, ignore_index: Any, reduction: Any, smoothing: Any, z_loss: Any, gamma: Any
+    weight: Any,
+    classes: int,
+    ignore_index: Any,
+    reduction: Any,
+    smoothing: Any,
+    z_loss: Any,
+    gamma: Any,
+    *,
+    weight_name: str = "weight",
 ) -> Options:
     """The options, or an error that names the one that cannot be."""
-    if reduction not in _REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(map(repr, _REDUCTIONS))}, not {reduction!r}")
     share = number("label_smoothing", smoothing, "in [0, 1)")
     if not 0.0 <= share < 1.0:
         raise ValueError(f"label_smoothing must be in [0, 1), not {smoothing!r}")
-    weights = None if weight is None else _weights(weight, classes)
+    weights = None if weight is None else _weights(weight, classes, weight_name)
     z, focal = _not_negative("z_loss", z_loss), _not_negative("focal_gamma", gamma)
     return Options(weights, checked_index(ignore_index), reduction, share, z, focal)
 
@@ -65,6 +82,8 @@ def examined_options(
 def number(name: str, value: Any, allowed: str) -> float:
     """An option as a float."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number {allowed}, not {value!r}") from None
@@ -88,16 +107,16 @@ def checked_index(ignore_index: Any) -> int:
     return ignored
 
 
-def _weights(weight: Any, classes: int) -> np.ndarray:
-    given = interop.take(weight, "weight").array
+def _weights(weight: Any, classes: int, name: str) -> np.ndarray:
+    given = interop.take(weight, name).array
     if given.dtype.kind not in "iufb" and name_of(given.dtype) not in FLOATS:
-        raise TypeError(f"weight has dtype {given.dtype}; it must hold numbers")
+        raise TypeError(f"{name} has dtype {given.dtype}; it must hold numbers")
     if given.shape != (classes,):
-        raise ValueError(f"weight has shape {given.shape}; it must have one number for each of the {classes} classes")
+        raise ValueError(f"{name} has shape {given.shape}; it must have one number for each of the {classes} classes")
     weights = given.astype(np.float64)
     wrong = ~np.isfinite(weights)
     if wrong.any():
-        raise ValueError(f"weight must be finite; that of class {wrong.argmax()} is {weights[wrong][0]}")
+        raise ValueError(f"{name} must be finite; that of class {wrong.argmax()} is {weights[wrong][0]}")
     return weights
 
 

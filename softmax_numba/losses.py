@@ -242,10 +242,10 @@ def _loss(
     values, give_back = interop.take(logits, "logits")
     name, axes = result_name(values.dtype, None, "logits"), class_axis(axis, values.ndim)
     given_name = name_of(values.dtype)
-    storage = given_name if given_name in FLOATS else "float64"
     shape = values.shape
     kept = tuple(n for i, n in enumerate(shape) if i not in axes)
     options = examined_options(weight, math.prod(shape[a] for a in axes), ignore_index, *how)
+    storage = options.storage(given_name if given_name in FLOATS else "float64")
     wanted = examined_targets(targets, kept, shape, storage, options)
     target = None if out is None else checked_out(out, shape, name)
     answer = None

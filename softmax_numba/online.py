@@ -20,7 +20,7 @@ class OnlineLogSumExp:
     """The logsumexp of lanes that are fed block by block, and then their probabilities, block by block again.
 
     For lanes that stand in no memory as a whole: a vocabulary that several machines share, scores that a generator
-    yields, a memory map. What is kept is two float64 numbers a lane, whatever its length.
+    yields, a memory map. What is kept is four float64 numbers a lane, whatever its length.
 
     Parameters
     ----------
@@ -42,8 +42,9 @@ class OnlineLogSumExp:
         m = max(m1, m2),    d = d1 exp(m1 - m) + d2 exp(m2 - m),
 
     which is associative and commutative but for rounding, and has the empty part (-inf, 0) for its zero. Source:
-    Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), section 3.1. What is kept is d - 1: a
-    sum that its largest term outweighs keeps the digits of the others.
+    Milakov and Gimelshein, "Online normalizer calculation for softmax" (2018), section 3.1. So that many parts round
+    no more than few, d is kept in twice the precision, and relative to a maximum of before for as long as exp does not
+    overflow: every change of it rounds the sum.
 
     Examples
     --------
@@ -65,8 +66,9 @@ class OnlineLogSumExp:
             self.axis = operator.index(axis)
         except TypeError:
             raise TypeError(f"axis must be an int, not {axis!r}") from None
-        self._peak: np.ndarray | None = None  # in the shape of the lanes
-        self._rest: np.ndarray = np.array(-1.0)
+        # In the shape of the lanes: their maxima; and (high + low) exp(base) is the sum over the finite values.
+        self._peak: np.ndarray | None = None
+        self._base = self._high = self._low = np.array(0.0)
 
     @property
     def max(self) -> Any:
@@ -76,8 +78,11 @@ class OnlineLogSumExp:
     def logsumexp(self) -> Any:
         if self._peak is None:
             return np.float64(-np.inf)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self._peak == np.inf, np.inf, self._peak + np.log1p(self._rest))[()]
+        with np.errstate(all="ignore"):
+            # As a sum that its largest term outweighs has the digits of the others.
+            near = np.log1p((self._high - 1.0) + self._low)
+            log = np.where(np.abs(self._high - 1.0) < 0.5, near, np.log(self._high) + self._low / self._high)
+            return np.where(np.isfinite(self._peak), self._base + log, self._peak)[()]
 
     def update(self, block: Any) -> OnlineLogSumExp:
         """Takes in the next values of every lane.
@@ -101,7 +106,7 @@ class OnlineLogSumExp:
         """
         values, axes, storage, _ = self._values(block)
         shape = tuple(n for i, n in enumerate(values.shape) if i not in axes)
-        peak, rest = np.full(shape, -np.inf), np.full(shape, -1.0)
+        peak, rest = np.full(shape, -np.inf), np.zeros(shape)
         if values.size:
             how = split(values, axes)
             found = loss_sweeps.normalised(storage, for_kernel(as_lanes(values, how), storage))
@@ -111,8 +116,9 @@ class OnlineLogSumExp:
             if empty.any():
                 peak[empty] = np.max(values, axis=axes)[empty]  # a NaN, if there is one
             peak[np.isnan(rest) & np.isfinite(peak)] = np.nan
-            rest = np.where(np.isfinite(peak), rest, np.where(peak == np.inf, 0.0, -1.0))
-        self._add(peak, rest)
+        there = np.isfinite(peak)
+        high, low = _two_sum(1.0, np.where(there, rest, -1.0))
+        self._add(peak, np.where(there, peak, -np.inf), high, low)
         return self
 
     def merge(self, other: OnlineLogSumExp) -> OnlineLogSumExp:
@@ -128,7 +134,7 @@ class OnlineLogSumExp:
         result = OnlineLogSumExp(self.axis)
         for part in (self, other):
             if part._peak is not None:
-                result._add(part._peak, part._rest)
+                result._add(part._peak, part._base, part._high, part._low)
         return result
 
     def probabilities(self, block: Any, *, out: Any = None) -> Any:
@@ -167,7 +173,7 @@ class OnlineLogSumExp:
             # Lanes without a sum: NaN for all their values.
             there = np.isfinite(self._peak)
             peak = np.where(there, self._peak, 0.0).reshape(kept)
-            rest = np.where(there, self._rest, np.nan).reshape(kept)
+            rest = np.where(there, self._beside_the_largest(), np.nan).reshape(kept)
             result = for_kernel(as_lanes(answer, how), storage)
             loss_sweeps.probabilities(
                 storage,
@@ -197,20 +203,26 @@ class OnlineLogSumExp:
             raise ValueError("a block has at least one axis; got a number")
         return values, reduced_axes(self.axis, values.ndim), name, give_back
 
-    def _add(self, peak: np.ndarray, rest: np.ndarray) -> None:
+    def _add(self, peak: np.ndarray, base: np.ndarray, high: np.ndarray, low: np.ndarray) -> None:
+        """Takes in a part of every lane: its maximum, and (high + low) exp(base), base -inf where that is nothing."""
         if self._peak is None:
-            self._peak, self._rest = peak, rest
+            self._peak, self._base, self._high, self._low = peak, base, high, low
             return
         if peak.shape != self._peak.shape:
             raise ValueError(f"the lanes have shape {peak.shape}, those fed before {self._peak.shape}")
-        with np.errstate(invalid="ignore"):
-            top = np.maximum(self._peak, peak)
-            less = np.minimum(self._peak, peak)
-            mine = self._peak == top
-            fewer = np.where(mine, rest, self._rest)  # of the part with the smaller maximum
-            apart = np.where(less == top, 0.0, less - top)
-            self._rest = np.where(mine, self._rest, rest) + (1.0 + fewer) * np.exp(apart)
-        self._peak = top
+        with np.errstate(all="ignore"):
+            to = np.where(base - self._base > _REACH, base, self._base)
+            mine, my_error = _relative(self._high, self._low, self._base, to)
+            theirs, their_error = _relative(high, low, base, to)
+            self._high, error = _two_sum(mine, theirs)
+            self._low = error + (my_error + their_error)
+            self._base, self._peak = to, np.maximum(self._peak, peak)
+
+    def _beside_the_largest(self) -> np.ndarray:
+        """How far the sums of exponentials relative to the lanes' maxima exceed 1."""
+        with np.errstate(all="ignore"):
+            high, low = _relative(self._high, self._low, self._base, self._peak)
+            return (high - 1.0) + low
 
     def __repr__(self) -> str:
         if self._peak is None:
@@ -220,6 +232,26 @@ class OnlineLogSumExp:
             if values.size:
                 ranges.append(f", {name}={values.min():.9g}..{values.max():.9g}")
         return f"OnlineLogSumExp(axis={self.axis}, lanes={self._peak.shape}{''.join(ranges)})"
+
+
+# How far the maximum may be above what a sum is relative to.
+_REACH = 500.0
+
+
+def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """a + b and its rounding error (Knuth, TAOCP vol. 2, 4.2.2)."""
+    s = a + b
+    t = s - a
+    return s, (a - (s - t)) + (b - t)
+
+
+def _relative(high: Any, low: Any, base: Any, to: Any) -> tuple[Any, Any]:
+    """(high + low) exp(base - to) in two parts; 0 where base is -inf."""
+    apart, error = _two_sum(base, -to)
+    factor = np.where(base == to, 1.0, np.exp(apart))
+    error = np.where(np.isfinite(error), error, 0.0)
+    nothing = base == -np.inf
+    return np.where(nothing, 0.0, high * factor), np.where(nothing, 0.0, (low + high * error) * factor)
 
 
 def _back(lanes: np.ndarray, how: Split, shape: tuple[int, ...]) -> np.ndarray:

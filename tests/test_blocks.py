@@ -6,7 +6,7 @@ from grids import every_dtype
 from oracle import log_softmax as exact_log_softmax
 from oracle import softmax as exact_softmax
 
-from softmax_numba import log_softmax, softmax
+from softmax_numba import log_softmax, logsumexp, softmax
 from softmax_numba.cpu.lane import BLOCK
 
 
@@ -35,6 +35,17 @@ def test_blocks_apart(dtype):
     exact_log = exact_log_softmax(x)
     spacing = np.spacing(np.maximum(np.abs(exact_log), 1).astype(dtype)).astype(np.longdouble)
     assert np.max(np.abs(log_softmax(x).astype(np.longdouble) - exact_log) / spacing) <= 4
+
+
+def test_many_blocks_that_are_nothing():
+    """Beside a maximum that leaves nothing of them, no number of values counts."""
+    for count, gap in ((100_000, 1000.0), (2_000_000, 130.0), (2_000_000, 115.0)):
+        x = np.full(count, -gap, np.float32)
+        x[0] = 0.0
+        exact = -float(np.log1p((count - 1) * np.exp(-np.longdouble(gap))))
+        least = float(np.spacing(np.float32(0)))
+        assert abs(float(log_softmax(x)[0]) - exact) <= 8 * max(least, 2.0**-24 * abs(exact))
+        assert abs(float(logsumexp(x)) + exact) <= 8 * max(least, 2.0**-24 * abs(exact))
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -1,6 +1,7 @@
 """Every error names the value at fault and what is allowed, comes before any work, and never from the compiler."""
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -135,6 +136,14 @@ def test_signatures(name):
         FUNCTIONS[name](X, dim=1)
     with pytest.raises(TypeError):
         FUNCTIONS[name]()
+
+
+def test_without_a_compiler():
+    """NUMBA_DISABLE_JIT=1 is for those who look for errors in kernels of their own."""
+    code = "from softmax_numba import softmax; softmax([1.0, 2.0])"
+    disabled = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=disabled)
+    assert "RuntimeError: softmax_numba is Numba's compiled code: NUMBA_DISABLE_JIT must be 0" in done.stderr
 
 
 @every_function

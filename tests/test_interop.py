@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from grids import FUNCTIONS, MAPS, every_function, every_map, no_warnings, normal
-from oracle import assert_accurate, same_bits
+from oracle import BFLOAT16, assert_accurate, same_bits
 
 pytestmark = no_warnings
 
@@ -283,6 +283,38 @@ def test_dlpack_objects_come_back_as_their_own_type(name, dtype):
         assert same_bits(np.asarray(y.array), expected)
     assert x.exports == 3
     assert same_bits(x.array, values)
+
+
+class OfBfloat16:
+    """An array of a library whose bfloat16 DLPack does not carry, as JAX's."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **how):
+        raise BufferError("Unsupported dtype in DLTensor.")
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array if dtype is None else self.array.astype(dtype)
+
+    def __array_namespace__(self, *, api_version=None):
+        def refused(array):
+            raise AssertionError("it has no way for this dtype")
+
+        return types.SimpleNamespace(from_dlpack=refused, asarray=OfBfloat16)
+
+
+@every_function
+def test_a_dtype_that_dlpack_does_not_carry(name):
+    values = normal((4, 30), BFLOAT16)
+    y = FUNCTIONS[name](OfBfloat16(values))
+    assert type(y) is OfBfloat16
+    assert same_bits(y.array, np.asarray(FUNCTIONS[name](values)))
+    with pytest.raises(TypeError, match="dtype float8_e4m3fn of x is not supported"):
+        FUNCTIONS[name](OfBfloat16(np.ones(3, ml_dtypes.float8_e4m3fn)))
 
 
 @every_map

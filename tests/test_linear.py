@@ -99,6 +99,19 @@ def test_no_rows_and_nothing_that_counts():
         assert loss == 0.0 and not any(np.any(g) for g in gradients)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
+def test_a_row_that_counts_for_nothing_may_hold_anything(chunks, strange):
+    hidden, weight, targets, bias = case()
+    targets[[3, 20]] = -100
+    expected = linear_cross_entropy_and_grad(hidden, weight, targets, bias)
+    hidden[3], hidden[20, 2] = strange, strange
+    for given, right in zip(linear_cross_entropy_and_grad(hidden, weight, targets, bias), expected, strict=True):
+        np.testing.assert_allclose(given, right, rtol=1e-12)
+    hidden[4] = strange
+    assert all(np.isnan(one).any() for one in linear_cross_entropy_and_grad(hidden, weight, targets, bias))
+
+
 def test_torch_tensors_come_back_as_such():
     torch = pytest.importorskip("torch")
     hidden, weight, targets, bias = (torch.from_numpy(a) for a in case(np.float32))
@@ -150,5 +163,5 @@ def test_errors_name_what_is_wrong():
         for function in (linear_cross_entropy, linear_cross_entropy_and_grad):
             with pytest.raises(error, match=message):
                 function(*given)
-    with pytest.raises(ValueError, match=r"weight has shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"^class_weight has shape \(2,\)"):
         linear_cross_entropy(hidden, weight, targets, class_weight=[1.0, 2.0])

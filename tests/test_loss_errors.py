@@ -40,6 +40,8 @@ WRONG = {
     "indices that are floats": ({"targets": [0.0, 1.0]}, ValueError, ["float64", "(2, 3)", "(2,)", "integers"]),
     "probabilities of another shape": ({"targets": np.zeros((3, 2))}, ValueError, ["(2, 3)", "(3, 2)"]),
     "targets of booleans": ({"targets": [True, False]}, TypeError, ["targets", "integers", "floats", "bool"]),
+    "label_smoothing a number in a string": ({"label_smoothing": "0.1"}, TypeError, ["number", "'0.1'"]),
+    "reduction an array": ({"reduction": np.array(["mean", "sum"])}, ValueError, ["reduction", "'none'"]),
     "targets masked": (
         {"targets": np.ma.array([0, 1], mask=[0, 1])},
         TypeError,

@@ -101,6 +101,18 @@ def test_ignore_index_may_be_any_int64():
         assert (gradient[~KEPT] == 0).all()
 
 
+@pytest.mark.parametrize("size", [1e-280, 1e-50, 1e-40, 1e39, 1e300])
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"focal_gamma": 2.0}])
+def test_weights_beyond_float32(options, size):
+    """A mean does not depend on the weights' size."""
+    weight = np.linspace(1.0, 2.0, CLASSES)
+    right = cross_entropy_and_grad(logits(), INDEX, axis=1, weight=weight, **options)
+    found = cross_entropy_and_grad(logits(), INDEX, axis=1, weight=size * weight, **options)
+    for one, other in zip(found, right, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
 @every_option
 @every_reduction
 def test_weights_of_0(reduction, options):

@@ -121,6 +121,25 @@ def test_blocks_in_other_dtypes_than_they_were_fed():
     assert np.all(np.abs(got - exact) <= 4 * oracle.ulp(exact, np.float32))
 
 
+@pytest.mark.parametrize("order", ["as drawn", "rising", "falling", "in leaps"])
+@pytest.mark.parametrize("length", [1, 50])
+def test_many_blocks_are_as_accurate_as_few(order, length):
+    x = np.random.default_rng(3).normal(scale=3.0, size=3000)
+    if order in ("rising", "falling"):
+        x = np.sort(x)[:: 1 if order == "rising" else -1]
+    elif order == "in leaps":
+        x = x + np.repeat([-2000.0, 0.0, 700.0, 690.0], 750)
+    x = x.reshape(1, -1)
+    seen = OnlineLogSumExp()
+    for k in range(0, x.size, length):
+        seen.update(x[:, k : k + length])
+    exact = oracle.softmax(x)
+    normal_ones = exact > 1e-290
+    error = np.abs(seen.probabilities(x) - exact) / oracle.ulp(exact, np.float64)
+    assert error[normal_ones].max() <= 8
+    assert abs(seen.logsumexp[0] - oracle.logsumexp(x, 1)[0]) <= 4 * np.spacing(np.abs(x).max())
+
+
 def test_in_place_and_into_another_array():
     x = normal((5, 200), np.float32)
     seen = OnlineLogSumExp().update(x)

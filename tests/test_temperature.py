@@ -122,6 +122,40 @@ def test_temperatures_next_to_the_ends_of_float64(name):
 
 
 @every_map
+def test_values_beside_which_such_temperatures_are_nothing(name):
+    """Only the largest values count; what is masked out does not say which they are."""
+    small = 1e-301
+    x = np.array([[0.0, 1e290, 1e290], [-1e290, -1e300, -1e290], [small, -1e308, 2 * small], [7e307, -7e307, 0.0]])
+    top = MAPS[name](np.array([0.0, 0.0]))[0]  # of two that are equal
+    left = 0.0 if name == "softmax" else -np.inf
+    for t in (small, 5e-324):
+        for lanes, axis in ((x, 1), (np.asfortranarray(x.T), 0)):
+            y = MAPS[name](lanes, axis, temperature=t)
+            y = y if axis else y.T
+            assert same_bits(y[0].copy(), np.array([left, top, top])), t
+            assert same_bits(y[1].copy(), np.array([top, left, top])), t
+            assert same_bits(y[3].copy(), MAPS[name](np.array([0.0, -np.inf, -np.inf]))), t
+        assert same_bits(y[2].copy(), MAPS[name](np.array([small, -np.inf, 2 * small]), temperature=t))
+        where = np.array([True, False, True])
+        hidden = np.array([[small, np.inf, 2 * small], [small, np.nan, 2 * small], [small, 1e308, 2 * small]])
+        for lane in MAPS[name](hidden, where=where, temperature=t):
+            assert same_bits(lane[where], MAPS[name](hidden[0, where], temperature=t))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_differences_beyond_the_type_whose_quotients_are_not(dtype):
+    """log_softmax of values at both ends of the type, in rows and columns of every length."""
+    big = np.finfo(dtype).max
+    for n in (2, 9, 40, 1000, 5000):
+        x = np.zeros((70, n), dtype)
+        x[:, 0], x[:, -1], x[:, n // 2] = -big, big * dtype(0.75), big
+        y = MAPS["log_softmax"](x, temperature=10.0)
+        assert_accurate("log_softmax", y, x, temperature=10.0)
+        assert np.isfinite(y).all()
+        assert same_bits(MAPS["log_softmax"](np.ascontiguousarray(x.T), 0, temperature=10.0).T.copy(), y)
+
+
+@every_map
 @every_dtype
 def test_special_lanes(name, dtype):
     x = normal((4, 20), dtype)

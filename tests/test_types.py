@@ -59,6 +59,8 @@ def test_python_numbers_and_lists(name):
         [True, False],
         range(5),
         [np.float64(2), 1],
+        2**70,
+        [2**70, 1],
     ):
         y = FUNCTIONS[name](x)
         assert y.dtype == np.float64

@@ -38,7 +38,8 @@ class Format(NamedTuple):
     exponent_field: float
     # Up to here x / ln 2 is an exact integer sum; beyond, the lane is shifted by its maximum first.
     reach: float
-    # The smallest normal exponent, and where 2**n counts as nothing.
+    # The smallest normal exponent, and a power of two so small that as many as memory holds come to nothing: it is the
+    # product of two normal numbers.
     least_exponent: int
     vanished: int
 
@@ -56,7 +57,7 @@ _FLOAT32 = Format(
     exponent_field=np.float32(_ROUND32 + 127 + 30),
     reach=np.float32(2.0**20),
     least_exponent=-126,
-    vanished=-160,
+    vanished=-252,
 )
 _FLOAT64 = Format(
     log2_e=math.log2(math.e),
@@ -66,7 +67,7 @@ _FLOAT64 = Format(
     exponent_field=_ROUND64 + 1023 + 64,
     reach=2.0**40,
     least_exponent=-1022,
-    vanished=-1090,
+    vanished=-2044,
 )
 
 

@@ -1,7 +1,7 @@
 """How functions become machine code: as kernels with a name, and as bodies called by address."""
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -14,6 +14,8 @@ _TASK = ir.FunctionType(_I64, [ir.IntType(8).as_pointer(), _I64, _I64])
 def compiled(function, name, parallel=False, body=False, nogil=True):
     """The function compiled under a name of its own: symbols are named after functions, and a kernel that was read
     from disk must not meet another of the same name. A ``body`` is called by its address only."""
+    if config.DISABLE_JIT:
+        raise RuntimeError("softmax_numba is Numba's compiled code: NUMBA_DISABLE_JIT must be 0 or unset, not 1")
     function.__name__ = function.__qualname__ = name
     how = {"no_cpython_wrapper": body, "no_cfunc_wrapper": True}
     if not parallel:

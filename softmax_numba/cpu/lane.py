@@ -29,7 +29,7 @@ from softmax_numba.cpu.exponential import exp_relative, format_of, reference
 from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.logarithm import inverses, log_of_sum, logs_of_sums
 from softmax_numba.cpu.memory import put, store_first
-from softmax_numba.cpu.simd import anywhere, fma, magnitude, narrowed, select, times, widened
+from softmax_numba.cpu.simd import anywhere, difference, fma, magnitude, narrowed, select, widened
 from softmax_numba.cpu.sums import two_sum
 from softmax_numba.cpu.wide import largest_of_quarters
 
@@ -292,7 +292,7 @@ def probability(e, settled, scale):
 @inlined
 def log_probability(x, settled, scale):
     """log_softmax of ``x``; subtracting the maximum first is exact where it matters, near 0."""
-    return times(x - settled.peak, scale.inverse) - settled.log_sum
+    return difference(x, settled.peak, scale.inverse) - settled.log_sum
 
 
 @inlined

@@ -200,6 +200,25 @@ def times(typing, x, factor):
     return x(x, factor), emit
 
 
+@intrinsic
+def difference(typing, x, y, factor):
+    """``(x - y) * factor``, finite where that is, even if ``x - y`` is not; ``x - y`` without a factor (None)."""
+
+    def emit(context, builder, sig, args):
+        other = _as_vector(context, builder, args[1], y, x)
+        if factor == types.none:
+            return builder.fsub(args[0], other)
+        half = context.cast(builder, context.get_constant(types.float64, 0.5), types.float64, _element(x))
+        half = _as_vector(context, builder, half, _element(x), x)
+        scaled = _as_vector(context, builder, args[2], factor, x)
+        halves = call_llvm(
+            builder, "llvm.fma", _llvm(x), [args[0], half, builder.fneg(builder.fmul(other, half))], [_llvm(x)]
+        )
+        return builder.fmul(halves, builder.fadd(scaled, scaled))
+
+    return x(x, y, factor), emit
+
+
 def larger_of(builder, first, second):
     return builder.select(builder.fcmp_ordered(">", second, first), second, first)
 

@@ -74,7 +74,7 @@ class Lane(NamedTuple):
 def lane(operation: Operation, kind: Any) -> Lane:
     """The mathematics of ``operation``, computed in ``kind``."""
     reference, relative, weight = exponential(kind)
-    zero, one, infinity, nan = kind(0), kind(1), kind(np.inf), kind(np.nan)
+    zero, half, one, infinity, nan = kind(0), kind(0.5), kind(1), kind(np.inf), kind(np.nan)
     reciprocal = reciprocal32 if kind is np.float32 else reciprocal64
     counts_ties, loses = operation.counts_ties, operation in LOSSES
 
@@ -146,8 +146,8 @@ def lane(operation: Operation, kind: Any) -> Lane:
 
         @device
         def map_value(x, settled, first, second, scale):
-            """Subtracting the maximum first is exact where it matters, near 0."""
-            return fma(x - settled.peak, scale.inverse, -settled.log_sum)
+            """Subtracting the maximum first is exact where it matters, near 0; of halves, which do not overflow."""
+            return fma(fma(x, half, -half * settled.peak), scale.inverse + scale.inverse, -settled.log_sum)
 
     else:
 
