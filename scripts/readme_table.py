@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from softmax_numba.bench.results import Results, read
-from softmax_numba.report import regimes
+from softmax_numba.report import errors, regimes
 from softmax_numba.report.folder import RESULTS, write_whole
 from softmax_numba.report.summary import Summary, summarise
 from softmax_numba.report.text import cells, columns, headline
@@ -46,10 +46,22 @@ def grid(results: Results, folder: str) -> str:
     return "\n".join(lines)
 
 
+def largest_errors(results: Results, speed: Results) -> str:
+    """A row an operation and dtype, of all cells of the report and the grid."""
+    heads, *rows = errors.table([results, speed])
+    return "\n".join([*regimes.pipes([heads, *rows]), "", errors.NOTE])
+
+
 def readme(text: str, summary: Summary, speed: Results, folder: str) -> str:
     """``text`` with picture and tables brought up to date."""
     picture = f"![How many times as fast as each library, cell by cell]({folder}/figures/speed.svg)"
-    for marker, content in (("picture", picture), ("table", table(summary, folder)), ("grid", grid(speed, folder))):
+    contents = {
+        "picture": picture,
+        "table": table(summary, folder),
+        "grid": grid(speed, folder),
+        "errors": largest_errors(summary.results, speed),
+    }
+    for marker, content in contents.items():
         pattern = re.compile(rf"(<!-- {marker}:begin -->\n).*?(<!-- {marker}:end -->)", re.DOTALL)
         text, found = pattern.subn(lambda match, c=content: f"{match[1]}{c}\n{match[2]}", text)
         if found != 1:
@@ -61,6 +73,8 @@ def main(arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
         raise SystemExit(__doc__)
     folder, path = Path(arguments[0]), Path(arguments[1]) if len(arguments) == 2 else ROOT / "README.md"
+    if not folder.resolve().is_relative_to(ROOT) or not (folder / RESULTS).is_file():
+        raise SystemExit(f"{folder} has no {RESULTS}, or is not in {ROOT}")
     shown = folder.resolve().relative_to(ROOT).as_posix()
     speed = read(folder / "speed" / RESULTS)
     write_whole(path, readme(path.read_text(), summarise(read(folder / RESULTS)), speed, shown))

@@ -25,6 +25,10 @@ def _plain(dtype: np.dtype) -> str:
     return name if name in FLOATS and dtype == dtype_of(name) else ""
 
 
+# Of another dtype's door, then something is missing: the fold, a sweep, and one more where threads come and go.
+_MOST_TRIES = 5
+
+
 def _no_door(x: Any, axis: Any, out: Any, numbers: Any) -> int:
     return door.OTHER
 
@@ -57,7 +61,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             else:
                 return None
         enter, numbers = way = last
-        for _ in range(5):  # of another dtype, then something is missing
+        for _ in range(_MOST_TRIES):
             said = enter(x, axis, out, numbers)
             if said == done:
                 last = way

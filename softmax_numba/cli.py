@@ -78,7 +78,13 @@ def _add_report(commands: Any) -> None:
     )
     add = report.add_argument
     add("--out", type=Path, metavar="DIR", help="the folder (default: softmax-report; with --from, the file's own)")
-    add("--from", type=Path, metavar="FILE", dest="source", help="write the report of a results.json anew; no timing")
+    add(
+        "--from",
+        type=Path,
+        metavar="FILE",
+        dest="source",
+        help="write the report of a results.json, or of its folder, anew; no timing",
+    )
     add("--list", action="store_true", help="print workloads, ops and peers, and why one is missing; measure nothing")
     effort = report.add_mutually_exclusive_group()
     effort.add_argument("--quick", action="store_true", help="at most 3 minutes on 2 cores (default)")
@@ -94,7 +100,7 @@ def _add_report(commands: Any) -> None:
     add("--input", type=Path, metavar="FILE", help="measure your own array: a .npy or .npz file")
     add("--axis", type=int, metavar="A", help="the axis of --input to reduce (default: -1)")
     add("--key", metavar="KEY", help="which array of a .npz file")
-    add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
+    add("--seed", type=int, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
 
 def _add_speed(commands: Any) -> None:
@@ -102,9 +108,9 @@ def _add_speed(commands: Any) -> None:
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
         description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
-        "bare exponential of the same elements, then a map of lengths and numbers of lanes, then one lane of every\n"
-        "size with every number of threads, and write regimes.md, growth.svg and .png, results.json and results.csv\n"
-        "into a folder.",
+        "bare exponential of the same elements, then every operation in the dtypes that no regime has, a map of\n"
+        "lengths and numbers of lanes, and one lane of every size with every number of threads. Write regimes.md,\n"
+        "growth.svg and .png, results.json and results.csv into a folder.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -113,7 +119,7 @@ def _add_speed(commands: Any) -> None:
     add("--regimes", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all; --list)")
     add("--list", action="store_true", help="print the regimes, their goals and cells, and measure nothing")
     add("--threads", type=int, metavar="N", help="for both and the copy (default: all there are)")
-    add("--seed", type=int, default=0, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
+    add("--seed", type=int, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
 
 def _add_compare(commands: Any) -> None:
@@ -138,11 +144,20 @@ def _split(names: Sequence[str]) -> list[str]:
 
 
 # What says what to measure, and how.
-_MEASURING = ("quick", "full", "ops", "dtypes", "peers", "workloads", "threads", "input", "axis", "key")
+_MEASURING = ("quick", "full", "ops", "dtypes", "peers", "workloads", "threads", "input", "axis", "key", "seed")
+
+
+def _refuse_measuring(options: argparse.Namespace, beside: str) -> None:
+    """Says so where an option is given that measures, beside one with which nothing is measured."""
+    for name in _MEASURING:
+        given = getattr(options, name, None)
+        if given is not None and given is not False and given != []:
+            raise _UsageError(f"--{name} has no meaning with {beside}: nothing is measured")
 
 
 def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.list:
+        _refuse_measuring(options, "--list")
         from softmax_numba.bench.catalogue import lines
 
         print("\n".join(lines()))
@@ -150,9 +165,7 @@ def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from softmax_numba.report.command import Request, execute, prepare, rewrite
 
     if options.source is not None:
-        for name in _MEASURING:
-            if getattr(options, name) not in (None, False, []):
-                raise _UsageError(f"--{name} has no meaning with --from FILE: nothing is measured")
+        _refuse_measuring(options, "--from")
         print(f"report: {rewrite(options.source, options.out).resolve()}")
         return 0
     prepared = prepare(
@@ -168,7 +181,7 @@ def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             input=options.input,
             key=options.key,
             axis=options.axis,
-            seed=options.seed,
+            seed=options.seed or 0,
         )
     )
     from rich.console import Console
@@ -180,8 +193,11 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from softmax_numba.bench import regimes
 
     if options.list:
+        _refuse_measuring(options, "--list")
         for regime in regimes.REGIMES.values():
-            print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {len(regime.tasks)} cells")
+            cells = f"{len(regime.tasks)} cell{'s' if len(regime.tasks) > 1 else ''}"
+            print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {cells}")
+        print(f"kinds: every operation in the dtypes that no regime has, {len(regimes.KINDS)} cells")
         print(f"map: a grid of lengths and numbers of lanes, {len(regimes.MAP)} cells")
         print(f"growth: one lane of every size, with every number of threads, {len(regimes.GROWTH)} cells")
         return 0
@@ -193,7 +209,7 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         out=options.out,
         command=shlex.join(["softmax-numba", *arguments]),
         threads=options.threads,
-        seed=options.seed,
+        seed=options.seed or 0,
     )
     return execute(prepare_grid(request, _split(options.regimes)), Console(highlight=False))
 

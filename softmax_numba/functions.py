@@ -31,9 +31,9 @@ def softmax(
     where : array_like of bool, broadcastable to x, optional
         Entries that take part. The others get probability 0 and are never looked at, be they NaN or inf.
     temperature : float or array_like, default 1.0
-        T, positive and finite; an array is broadcast against the lanes (length 1 along ``axis``). Of an array on a
-        GPU, what is neither cannot be reported without waiting: those lanes are NaN (and beyond 1e-30 to 1e30 where
-        the computation is in float32).
+        T, positive and finite; an array is broadcast against the lanes (length 1 along ``axis``). The values of an
+        array on a GPU are not checked, since that would have to wait for them: lanes whose temperature is not
+        positive and finite are NaN, as are those beyond 1e-30 to 1e30 where the computation is in float32.
     dtype : dtype, optional
         Type of the result: float16, bfloat16, float32 or float64. Default: as x, float64 for integers. The
         computation is at least as wide as both.

@@ -140,8 +140,7 @@ def cross_entropy_and_grad(
     Raises
     ------
     IndexError, TypeError, ValueError, numpy.exceptions.AxisError
-        As for :func:`cross_entropy`. Nothing has been written to
-        ``out`` then.
+        As for :func:`cross_entropy`. Nothing has been written to ``out`` then.
 
     Examples
     --------

@@ -206,7 +206,7 @@ def wrongly_rounded(got, exact, slack=1e-3) -> int:
 
 
 def assert_accurate(name, got, x, axis=-1, *, bound=4.0, **how) -> None:
-    """`got` keeps the accuracy contract of function `name` : a bound in ULP, correct rounding of 16-bit probabilities."""
+    """`got` keeps the accuracy contract of `name`: a bound in ULP, and correct rounding of 16-bit probabilities."""
     dtype = np.asarray(got).dtype
     if name == "softmax" and dtype.itemsize == 2:
         wrong = wrongly_rounded(got, softmax(x, axis, **how))

@@ -287,7 +287,8 @@ def test_report_is_written_anew_from_its_results(tmp_path, console, capsys):
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("options", [["--ops", "softmax"], ["--full"], ["--threads", "1"]])
+@pytest.mark.parametrize("options", [["--ops", "softmax"], ["--full"], ["--threads", "1"], ["--seed", "0"]])
 def test_what_to_measure_has_no_meaning_when_nothing_is_measured(tmp_path, capsys, options):
-    assert main(["report", "--from", str(tmp_path), *options]) == 2
-    assert f"{options[0]} has no meaning with --from" in capsys.readouterr().err
+    for how in (["--from", str(tmp_path)], ["--list"]):
+        assert main(["report", *how, *options]) == 2
+        assert f"{options[0]} has no meaning with {how[0]}" in capsys.readouterr().err

@@ -15,6 +15,7 @@ pytest.importorskip("jinja2")
 from report_cases import FASTER, LOSING, MACHINE, accuracy, made_up_cell, made_up_results
 
 from softmax_numba.bench.timing import Spread
+from softmax_numba.report import errors
 from softmax_numba.report.gallery import draw
 from softmax_numba.report.page import render
 from softmax_numba.report.summary import summarise, verdict
@@ -181,8 +182,8 @@ def test_markdown_holds_headline_command_table_and_losses():
     text = markdown(summarise(RESULTS))
     assert "    softmax-numba report --quick" in text
     table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + 2
-    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + 2 + 2 + 1
+    assert len({line.count("|") for line in table[:4]}) == len({line.count("|") for line in table[4:]}) == 1
     assert "PyTorch: 0.500× in softmax of single-1x10" in text
     assert "SciPy took no part" in text
 
@@ -215,3 +216,21 @@ def test_pictures_draw_every_cell_in_its_row():
 def test_a_peer_a_thousand_times_slower_fits_on_the_page():
     cell = made_up_cell((1e-6, 1e-6, 1e-6), (4e-3, 5e-3, 6e-3), (0.5e-9, 1e-9, 1e-9), workload="single-1x10")
     assert len(draw(made_up_results(cell))) == 4
+
+
+def test_largest_errors_of_each_operation_and_dtype():
+    """Of all cells of all runs, for each library that has any."""
+    measured = (replace(m, accuracy=accuracy(99_999.0)) if m.name == "torch" else m for m in LOSING.measurements)
+    other = replace(LOSING, measurements=tuple(measured))
+    grid = made_up_results(other, replace(other, op="linear_cross_entropy_and_grad", dtype="float64"))
+    heads, *rows = errors.table([RESULTS, grid])
+    assert heads == ["op", "dtype", "cells", "promised", "softmax-numba", "NumPy", "PyTorch"]
+    assert [row[:4] for row in rows] == [
+        ["softmax", "float32", "3", "4"],
+        ["linear_cross_entropy_and_grad", "float64", "1", "–"],
+    ]
+    assert [row[-1] for row in rows] == ["99,999", "99,999"]
+    assert "## Largest errors, of these cells and those of the grid" in markdown(summarise(RESULTS), grid)
+    assert (
+        "99,999" in re.search(r'<section id="errors">.*?</section>', render(summarise(RESULTS), (), grid=grid), re.S)[0]
+    )

@@ -301,7 +301,22 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    commit = _commit()
+    if commit is not None and "softmax-numba" in found:
+        found["softmax-numba"] += f"+g{commit}"
     return found
+
+
+def _commit() -> str | None:
+    """The commit that the package's sources are of, where they are a clone's; "…-dirty" if they have been changed."""
+    package = Path(__file__).resolve().parent.parent
+    if not (package.parent / ".git").exists():
+        return None
+    commit = _output("git", "-C", str(package), "rev-parse", "--short", "HEAD")
+    changes = _output("git", "-C", str(package), "status", "--porcelain", "--", str(package))
+    if not commit or changes is None:
+        return None
+    return commit.strip() + ("-dirty" if changes.strip() else "")
 
 
 def _gpus() -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def weigh(numbers, sums, lane, step, blocks, scale):
             if of_block.shift == 0.0 and of_lane.shift == 0.0:
                 n = max(int(apart), f.vanished)
                 weight = math.ldexp(1.0, n)
-                # As one factor with the inverse of the sum, or as two that no one of is subnormal.
+                # As one factor with the inverse of the sum, or as two, neither of them subnormal.
                 if n >= _ONE_FACTOR:
                     second = weight
                 else:

@@ -166,8 +166,8 @@ def _carrier(
         body = body_of(operation, SWEEPS[alone], arrays)
         _serial(arrays)(body, x, mask, temperature, out, 0, units, past_cache)
 
-    few = crew.CREW_FROM <= values <= crew.MOST_VALUES
-    crew_may = few and can_be_shared(sweep, outer, length, inner, itemsize, operation.one_number)
+    for_crew = crew.CREW_FROM <= values <= crew.MOST_VALUES
+    crew_may = for_crew and can_be_shared(sweep, outer, length, inner, itemsize, operation.one_number)
     if plan.shares == 1 and not crew_may:
         return _turned(serial) if plan.sweep == "short" else serial
 
@@ -195,13 +195,13 @@ def _carrier(
 
     def shared(x, mask, temperature, out):
         given = x, mask, temperature, out
-        if not few:
+        if not for_crew:
             crew.dismiss()
         elif crew_may and crew.together(crews_body, leader, given, values, theirs, most, past_cache):
             return
         if plan.shares == 1 or not threads.run(parallel, body, *given, *bounds, past_cache):
             serial(*given)
-        if few:
+        if for_crew:
             crew.ended(values)
 
     return _turned(shared) if plan.sweep == "short" else shared

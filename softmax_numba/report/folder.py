@@ -90,7 +90,7 @@ def write_all(folder: Path, results: Results) -> Summary:
             (figures / f"{name}.{ending}").unlink(missing_ok=True)
     _keep_results(folder, results)
     write_whole(folder / CSV, results.to_csv())
-    write_whole(folder / SUMMARY, markdown(summary))
+    write_whole(folder / SUMMARY, markdown(summary, grid))
     write_whole(folder / PAGE, render(summary, pictures, lesson, grid))
     return summary
 

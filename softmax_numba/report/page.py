@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from softmax_numba.bench.results import Results
+from softmax_numba.report import errors
 from softmax_numba.report.drawing import Picture
 from softmax_numba.report.gallery import absent
 from softmax_numba.report.summary import Row, Summary, summarise
@@ -94,5 +95,7 @@ def render(
             busy=machine.load is not None and machine.load > 0.5,
             references=list(references),
             facts=facts(results),
+            errors=errors.table([run for run in (results, grid) if run is not None]),
+            errors_note=errors.NOTE,
         )
     )

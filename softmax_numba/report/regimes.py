@@ -10,6 +10,7 @@ from softmax_numba.bench.roofline import EXPONENTIAL
 from softmax_numba.bench.timing import Spread, ratio
 from softmax_numba.bench.workloads import TRAINING_OPS
 from softmax_numba.report import growth
+from softmax_numba.report.summary import FASTER, LEVEL, SLOWER, verdict
 from softmax_numba.report.text import facts
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
 
@@ -87,7 +88,7 @@ def _row(results: Results, regime: Regime, cell: Cell) -> list[str]:
     ]
 
 
-_HEADS = ("regime", "shape", "op", "dtype", "time", "vs PyTorch (20–80 %)", "goal", "of copy", "of exp", "max ULP")
+_HEADS = ("regime", "shape", "op", "dtype", "time", "vs PyTorch (20–80 %)", "goal", "copies", "exps", "max ULP")
 
 
 def headline(found: Sequence[Line]) -> list[str]:
@@ -98,10 +99,12 @@ def headline(found: Sequence[Line]) -> list[str]:
     medians = [r.median for _, _, r in cells]
     _, worst, least = min(cells, key=lambda item: item[2].median)
     met = sum(r.median >= line.regime.goal for line, _, r in cells)
-    slower = sum(r.high < 1 for _, _, r in cells)
+    counts = {word: sum(verdict(r) == word for _, _, r in cells) for word in (FASTER, LEVEL, SLOWER)}
+    standing = ", ".join(f"{word} in {count}" for word, count in counts.items())
     return [
-        f"{ratio_text(geometric_mean(medians))} PyTorch's speed in the geometric mean of {len(cells)} cells; slower in "
-        f"{slower}, at their goal in {met}; least: {ratio_text(least.median)} in {worst.label}.",
+        f"{ratio_text(geometric_mean(medians))} PyTorch's speed in the geometric mean of {len(cells)} cells; "
+        f"{standing}, by the 20 % and 80 % quantiles of the rounds; at their goal in {met}; least: "
+        f"{ratio_text(least.median)} ({digits_text(least.low)}–{digits_text(least.high)}) in {worst.label}.",
     ]
 
 
@@ -134,8 +137,8 @@ def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
 
 _TRAINING = (
     "Losses and ways back: PyTorch's are cross_entropy; cross_entropy and backward(), the gradients of the call before "
-    "dropped; what its autograd calls for softmax and log_softmax; cross_entropy(hidden @ weight.T) and backward(). Of "
-    "copy: a loss is bound by a read, a way back by reading two arrays and writing one. The products of our linear "
+    "dropped; what its autograd calls for softmax and log_softmax; cross_entropy(hidden @ weight.T) and backward(). "
+    "Copies: a loss is bound by a read, a way back by reading two arrays and writing one. The products of our linear "
     "layer are NumPy's, which takes all threads of the machine. ULP: of a loss, or of the largest term of a gradient's "
     "entry; of a linear layer, of the sum of its terms' sizes."
 )
@@ -157,8 +160,8 @@ def markdown(results: Results) -> str:
     text += [
         "",
         "vs PyTorch: its time over ours, round by round, both into a given result unless the regime says otherwise; "
-        "median and 20 % and 80 % quantiles; ▼ below the goal. Of copy: our time over that of the fastest plain copy "
-        "(logsumexp: read) of the same bytes. Of exp: over that of the bare exponential of the same elements.",
+        "median and 20 % and 80 % quantiles; ▼ below the goal. Copies: how many times as long it takes as the fastest "
+        "plain copy (logsumexp: read) of the same bytes. Exps: as the bare exponential of the same elements.",
     ]
     if any(cell.op in TRAINING_OPS for line in found for cell in line.cells):
         text += ["", _TRAINING]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from softmax_numba.bench.results import Results
+from softmax_numba.report import errors
 from softmax_numba.report.summary import FASTER, LEVEL, SLOWER, Row, Summary
 from softmax_numba.report.words import bytes_text, digits_text, ratio_text, ulp_text
 
@@ -99,8 +100,8 @@ def facts(results: Results) -> list[tuple[str, str]]:
     return pairs
 
 
-def markdown(summary: Summary) -> str:
-    """``summary.md``."""
+def markdown(summary: Summary, grid: Results | None = None) -> str:
+    """``summary.md``; with the grid of regimes on the same machine, its errors are among the largest."""
     results = summary.results
     lines = ["# softmax-numba, measured", ""]
     if results.state == "interrupted":
@@ -116,6 +117,10 @@ def markdown(summary: Summary) -> str:
         "quantiles; above 1 we are faster. GB/s: bytes of input and output over the median time. Of copy: the "
         "share of the fastest plain copy (logsumexp: read) of the same bytes with as many threads.",
     ]
+    of_what = "" if grid is None else ", of these cells and those of the grid"
+    lines += ["", f"## Largest errors{of_what}", ""]
+    heads, *rows = errors.table([results] if grid is None else [results, grid])
+    lines += [_pipe(heads), _pipe(["---"] * len(heads)), *map(_pipe, rows), "", errors.NOTE]
     if summary.losing:
         lines += ["", "## Where it is slower", ""]
         lines += [f"- {title}: {ratio_text(r.median)} in {cell.label}" for title, cell, r in summary.losing]
