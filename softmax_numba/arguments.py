@@ -25,6 +25,12 @@ def filled(masked: Any, value: float) -> np.ndarray:
     return np.where(np.ma.getmaskarray(masked), value, np.ma.getdata(masked)).astype(dtype)
 
 
+def native(values: np.ndarray, name: str) -> np.ndarray:
+    """The values in the dtype of that name, in this machine's byte order and aligned; copied only if need be."""
+    dtype = dtype_of(name)
+    return values if values.dtype == dtype and values.flags.aligned else values.astype(dtype)
+
+
 def checked_out(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """The array behind ``out``, which must have the result's shape and dtype and be writable."""
     if not interop.is_array(out):

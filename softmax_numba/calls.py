@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop, pages
-from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, one_device, within_reach
+from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, native, one_device, within_reach
 from softmax_numba.cpu import door, handed, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name, with_own_dtype
-from softmax_numba.lanes import Split, as_lanes, lane_shape, reduced_axes, split
+from softmax_numba.lanes import Split, as_lanes, lane_numbers, lane_shape, reduced_axes, split, write_back
 
 # --- the short way ------------------------------------------------------------------
 
@@ -172,9 +172,7 @@ def general(
     if masked and part is not None:
         hidden = ~part
         return np.ma.MaskedArray(answer, mask=hidden.all(axes, keepdims=keepdims) if operation.one_number else hidden)
-    if give_back is interop.same and answer.ndim == 0:
-        return answer[()]
-    return give_back(answer)
+    return interop.returned(answer, give_back)
 
 
 def _mask(where: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -212,8 +210,7 @@ def _compute(
         compute = "float64"  # T ln 2 in two float32 parts would leave the normal numbers
     storage = result if given == result and compute_name(result, result) == compute else compute
     with np.errstate(all="ignore"):
-        if given != storage or not values.dtype.isnative or not values.flags.aligned:
-            values = values.astype(dtype_of(storage))
+        values = native(values, storage)
         if operation is SOFTMAX and all(values.shape[a] == 1 for a in axes):
             certain = np.where(np.isfinite(values), 1.0, np.nan)
             answer[...] = certain if mask is None else np.where(mask, certain, 0.0)
@@ -236,18 +233,15 @@ def _sweep(
     answer: np.ndarray,
 ) -> None:
     """Runs the kernel; what three axes cannot tell of any array's strides is copied."""
-    outer, _, inner = how.shape
     if mask is not None:
         mask = as_lanes(mask, how)
         heat = _ONE if heat is None else heat
     if heat is not None:
-        heat = as_lanes(heat, how, one_number=True)[:, 0, :] if heat.ndim else np.broadcast_to(heat, (outer, inner))
+        heat = lane_numbers(heat, how)
     x = for_kernel(as_lanes(values, how), storage)
     result = for_kernel(as_lanes(answer, how, operation.one_number), storage)
     _run(operation, storage, x, mask, heat, result)
-    if not np.may_share_memory(result, answer):
-        ordered = answer.transpose(how.order)
-        ordered[...] = result.view(answer.dtype).reshape(ordered.shape)
+    write_back(result, answer, how)
 
 
 def _run(

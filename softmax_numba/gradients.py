@@ -11,6 +11,7 @@ from softmax_numba.arguments import (
     filled,
     like,
     may_write,
+    native,
     one_device,
     powers_within_reach,
 )
@@ -19,7 +20,7 @@ from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.sweeps import REFUSED
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
-from softmax_numba.lanes import as_lanes, in_c_order, lane_shape, reduced_axes, split
+from softmax_numba.lanes import as_lanes, in_c_order, lane_numbers, lane_shape, reduced_axes, split, write_back
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -183,24 +184,17 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
         answer = like(values, values.shape, name)
     if values.size:
         with np.errstate(all="ignore"):
-            given, other = _native(values, storage), _native(others, other_storage)
+            given, other = native(values, storage), native(others, other_storage)
             room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
             how, power = split(given, axes), None
             if heat is not None:
                 power = powers_within_reach(heat) if compute == "float64" else None
                 heat = heat if power is None else heat * power
-                outer, _, inner = how.shape
-                heat = (
-                    as_lanes(heat, how, one_number=True)[:, 0, :]
-                    if heat.ndim
-                    else np.broadcast_to(heat, (outer, inner))
-                )
+                heat = lane_numbers(heat, how)
             result = for_kernel(as_lanes(room, how), storage)
             lanes = for_kernel(as_lanes(given, how), storage), for_kernel(as_lanes(other, how), other_storage)
             vjp_sweeps.run(backward, (storage, other_storage), *lanes, heat, result)
-            if not np.may_share_memory(result, room):
-                ordered = room.transpose(how.order)
-                ordered[...] = result.view(room.dtype).reshape(ordered.shape)
+            write_back(result, room, how)
             if power is not None:
                 room *= power
             if room is not answer:
@@ -209,13 +203,4 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
         if answer is not target:
             target[...] = answer
         return out
-    if give_back is interop.same and answer.ndim == 0:
-        return answer[()]
-    return give_back(answer)
-
-
-def _native(values: np.ndarray, storage: str) -> np.ndarray:
-    dtype = dtype_of(storage)
-    if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
-        return values.astype(dtype)
-    return values
+    return interop.returned(answer, give_back)

@@ -56,6 +56,21 @@ def reduced_axes(axis: object, ndim: int) -> tuple[int, ...]:
     return tuple(axes) if ndim else ()
 
 
+def lane_numbers(numbers: np.ndarray, how: Split) -> np.ndarray:
+    """One number for all lanes, or one for each (the reduced axes having length 1), as (outer, inner)."""
+    outer, _, inner = how.shape
+    return (
+        as_lanes(numbers, how, one_number=True)[:, 0, :] if numbers.ndim else np.broadcast_to(numbers, (outer, inner))
+    )
+
+
+def write_back(lanes: np.ndarray, array: np.ndarray, how: Split) -> None:
+    """Writes the lanes that :func:`as_lanes` made of an array to it, where they are a copy; of any stand-in dtype."""
+    if not np.may_share_memory(lanes, array):
+        ordered = array.transpose(how.order)
+        ordered[...] = lanes.view(array.dtype).reshape(ordered.shape)
+
+
 def in_c_order(read: Iterable[np.ndarray], written: Iterable[np.ndarray]) -> bool:
     """Whether all arrays are aligned and in C order, and those that are to be written can be."""
     return all(a.flags.c_contiguous and a.flags.aligned for a in read) and all(a.flags.carray for a in written)

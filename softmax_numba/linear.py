@@ -198,8 +198,7 @@ class _Call(NamedTuple):
                 if dbias is not None:
                     dbias += logits.sum(0, dtype=np.float64)
         loss = reduced(losses, kept, options, targets.total, self.hidden.name)
-        give_back = self.hidden.give_back
-        result = loss[()] if give_back is interop.same and not loss.ndim else give_back(loss)
+        result = interop.returned(loss, self.hidden.give_back)
         if dhidden is None or dweight is None:
             return result, None, None, None
         of_bias = None if self.bias is None or dbias is None else self.bias.returned(dbias)

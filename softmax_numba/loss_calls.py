@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_numba import interop, pages
+from softmax_numba.arguments import native
 from softmax_numba.cpu import loss_sweeps, loss_totals
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of
-from softmax_numba.lanes import as_lanes, reduced_axes, split
+from softmax_numba.lanes import as_lanes, reduced_axes, split, write_back
 
 # Of float32: smaller ones, or an inverse of larger ones, might leave its normal numbers.
 _LEAST_WEIGHT = 1e-30
@@ -170,8 +171,7 @@ def _readable(given: np.ndarray, storage: str) -> np.ndarray:
     compute, name = compute_name(storage, storage), name_of(given.dtype)
     if name not in FLOATS or compute_name(name, name) != compute:
         name = compute
-    native = given.dtype.isnative and given.flags.aligned and given.dtype == dtype_of(name)
-    return given if native else given.astype(dtype_of(name))
+    return native(given, name)
 
 
 # --- the losses of all lanes ------------------------------------------------------------
@@ -203,8 +203,7 @@ def fill(
         lanes[...] = 0.0
         return
     dtype = dtype_of(storage)
-    if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
-        values = values.astype(dtype)
+    values = native(values, storage)
     how = split(values, axes)
     compute = np.dtype(compute_name(storage, storage))
     x, found = for_kernel(as_lanes(values, how), storage), as_lanes(lanes, how, one_number=True)
@@ -235,14 +234,10 @@ def fill(
         dense=dense,
         focal=options.gamma > 0.0,
     )
-    if not np.may_share_memory(found, lanes):
-        ordered = lanes.transpose(how.order)
-        ordered[...] = found.reshape(ordered.shape)
+    write_back(found, lanes, how)
     if out is None or gradient is None or room is None:
         return
-    if not np.may_share_memory(gradient, room):
-        ordered = room.transpose(how.order)
-        ordered[...] = gradient.view(dtype).reshape(ordered.shape)
+    write_back(gradient, room, how)
     if room is not out:
         out[...] = room
 

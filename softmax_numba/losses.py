@@ -255,11 +255,11 @@ def _loss(
     losses = room_for(math.prod(kept))
     fill(values, storage, axes, wanted, options, losses, answer)
     loss = reduced(losses, kept, options, wanted.total, name)
-    result = loss[()] if give_back is interop.same and not loss.ndim else give_back(loss)
+    result = interop.returned(loss, give_back)
     if answer is None:
         return result, None
     if target is None:
-        return result, answer[()] if give_back is interop.same and not answer.ndim else give_back(answer)
+        return result, interop.returned(answer, give_back)
     if answer is not target:
         target[...] = answer
     return result, out

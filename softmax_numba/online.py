@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop
-from softmax_numba.arguments import checked_out, filled, like, may_write
+from softmax_numba.arguments import checked_out, filled, like, may_write, native
 from softmax_numba.cpu import loss_sweeps
-from softmax_numba.dtypes import dtype_of, for_kernel, result_name
-from softmax_numba.lanes import Split, as_lanes, reduced_axes, split
+from softmax_numba.dtypes import for_kernel, result_name
+from softmax_numba.lanes import Split, as_lanes, lane_numbers, reduced_axes, split, write_back
 
 __all__ = ["OnlineLogSumExp"]
 
@@ -178,13 +178,11 @@ class OnlineLogSumExp:
             loss_sweeps.probabilities(
                 storage,
                 for_kernel(as_lanes(values, how), storage),
-                as_lanes(peak, how, one_number=True)[:, 0, :],
-                as_lanes(rest, how, one_number=True)[:, 0, :],
+                lane_numbers(peak, how),
+                lane_numbers(rest, how),
                 result,
             )
-            if not np.may_share_memory(result, answer):
-                ordered = answer.transpose(how.order)
-                ordered[...] = result.view(answer.dtype).reshape(ordered.shape)
+            write_back(result, answer, how)
         if target is not None:
             if answer is not target:
                 target[...] = answer
@@ -196,9 +194,7 @@ class OnlineLogSumExp:
             block = filled(block, -np.inf)
         values, give_back = interop.take(block, "block")
         name = result_name(values.dtype, None, "block")
-        dtype = dtype_of(name)
-        if values.dtype != dtype or not values.dtype.isnative or not values.flags.aligned:
-            values = values.astype(dtype)
+        values = native(values, name)
         if values.ndim == 0:
             raise ValueError("a block has at least one axis; got a number")
         return values, reduced_axes(self.axis, values.ndim), name, give_back

@@ -6,7 +6,7 @@ import oracle
 import pytest
 import scipy.special
 from grids import FUNCTIONS, MAPS, every_dtype, every_function, every_map, no_warnings, normal, sums_to_one
-from oracle import DTYPES, EXACT, assert_accurate, eps, largest, tiny, ulp, ulp_error
+from oracle import BFLOAT16, DTYPES, EXACT, assert_accurate, eps, largest, tiny, ulp, ulp_error
 
 pytestmark = no_warnings
 
@@ -72,6 +72,21 @@ def test_longer_lanes(name, dtype, n):
     if rows > 1 and n <= 50257:
         columns = np.ascontiguousarray(x.T)
         assert_accurate(name, FUNCTIONS[name](columns, 0), columns, 0)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, BFLOAT16], ids=["float64", "float16", "bfloat16"])
+def test_lanes_of_16_million_in_other_types(dtype):
+    """All values are in the sum; the results of a seventeenth are looked at."""
+    x = (np.random.default_rng(4).standard_normal(2**24, np.float32) * np.float32(3)).astype(dtype)
+    wide = x.astype(np.longdouble if dtype is np.float64 else np.float64)
+    top = wide.max()
+    total = np.exp(wide - top).sum()
+    p, log, wide = MAPS["softmax"](x)[::17], MAPS["log_softmax"](x)[::17], wide[::17]
+    exact = np.exp(wide - top) / total
+    error = np.abs(p.astype(wide.dtype) - exact) / ulp(exact, np.dtype(dtype))
+    assert float(np.max(error)) <= (4 if dtype is np.float64 else 0.501)
+    exact = wide - top - np.log(total)
+    assert float(np.max(np.abs(log.astype(wide.dtype) - exact) / ulp(np.maximum(-exact, 1), np.dtype(dtype)))) <= 4
 
 
 @pytest.mark.parametrize("kind", ["normal", "equal", "falling"])

@@ -10,7 +10,7 @@ from numba import types
 
 from softmax_numba.cpu import compiled, sweeps, vjp_sweeps
 from softmax_numba.cpu.host import MASKS
-from softmax_numba.cpu.lane import LOGSUMEXP, SOFTMAX
+from softmax_numba.cpu.lane import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.loss_sweeps import INDICES, Kernel, body_of_losses
 from softmax_numba.cpu.simd import BFLOAT, HALF
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP
@@ -114,6 +114,11 @@ SWEEPS = {  # and how many vectors take each step together
     "vjp of short rows": (way_back("short"), 4),
     "vjp of columns": (way_back("columns"), 4),
 }
+# Of what shares its steps with one of those, in float32 alone.
+OTHERS = {
+    "log_softmax": (sweep_of(LOG_SOFTMAX, "rows"), 4),
+    "long lanes": (sweep_of(LOG_SOFTMAX, "long"), 4),
+}
 
 
 def check_hot_loops(machine, text, storage, vectors):
@@ -130,12 +135,17 @@ def check_hot_loops(machine, text, storage, vectors):
 
 @pytest.mark.parametrize(
     ("sweep", "storage"),
-    [(sweep, kind) for sweep in SWEEPS for kind in (types.float32, types.float64)] + [("rows", HALF), ("rows", BFLOAT)],
+    [
+        *((sweep, kind) for sweep in SWEEPS for kind in (types.float32, types.float64)),
+        *((sweep, types.float32) for sweep in OTHERS),
+        ("rows", HALF),
+        ("rows", BFLOAT),
+    ],
     ids=str,
 )
 def test_hot_loops_are_vectors_without_calls(sweep, storage, made):
     """On this machine, and on those with registers of 512, 256 and 128 bits: as many full ones as a vector takes."""
-    which, vectors = SWEEPS[sweep]
+    which, vectors = (SWEEPS | OTHERS)[sweep]
     body = made(*which(storage))
     machine = None if storage in (HALF, BFLOAT) else host()
     if machine is not None:
