@@ -186,17 +186,24 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
         with np.errstate(all="ignore"):
             given, other = native(values, storage), native(others, other_storage)
             room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
-            how, power = split(given, axes), None
+            how, missing = split(given, axes), None
             if heat is not None:
                 power = powers_within_reach(heat) if compute == "float64" else None
-                heat = heat if power is None else heat * power
+                if power is not None:
+                    # As many digits as the cotangents have, unless the product is not finite.
+                    at_once = np.max(np.abs(other), axis=axes, keepdims=True, initial=0.0) < 2.0**900
+                    other, heat, missing = (
+                        other * np.where(at_once, power, 1.0),
+                        heat * power,
+                        np.where(at_once, 1.0, power),
+                    )
                 heat = lane_numbers(heat, how)
             result = for_kernel(as_lanes(room, how), storage)
             lanes = for_kernel(as_lanes(given, how), storage), for_kernel(as_lanes(other, how), other_storage)
             vjp_sweeps.run(backward, (storage, other_storage), *lanes, heat, result)
             write_back(result, room, how)
-            if power is not None:
-                room *= power
+            if missing is not None:
+                room *= missing
             if room is not answer:
                 answer[...] = room
     if target is not None:

@@ -147,7 +147,7 @@ def test_doors_of_ways_back_lead_who_is_awake(backward, dtype, least):
     """And leave a call to others while nobody is, or somebody else leads."""
     y, dy = (normal((least // 100 + 1, 100), np.dtype(dtype), seed=seed) for seed in (1, 2))
     out, seen = np.empty_like(y), crew._crew.seen
-    function, enter = getattr(softmax_numba, backward.name), vjp_sweeps.door(backward, dtype)
+    function, enter = getattr(softmax_numba, backward.name), vjp_sweeps.door(backward, "rows", dtype)
 
     def call():
         said = enter(y, dy, out)

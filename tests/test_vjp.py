@@ -93,6 +93,10 @@ def test_temperatures_whose_inverse_is_no_number(name):
         assert same_bits(gradient, WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0, temperature=[t] * 6).T.copy())
         beyond = WAYS_BACK[name](y, cotangent((6, 40), np.float64), temperature=t)
         assert (beyond[:, 3] == 0).all()
+        large = WAYS_BACK[name](y, np.full((6, 40), 1e290), temperature=t)  # beyond float64, or a product that is not
+        assert not np.isnan(large[:, [3]]).any()
+    only = np.array([[1.0, 0.0]]) if name == "softmax" else np.array([[0.0, -np.inf]])
+    assert same_bits(WAYS_BACK[name](only, np.array([[1e290, 1e290]]), temperature=1e-301), np.zeros((1, 2)))
 
 
 @every_map
