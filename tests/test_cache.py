@@ -110,6 +110,22 @@ def test_kernels_from_disk_and_new_ones_do_not_meet(tmp_path):
         run(f"check(*{calls!r})", before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
 
 
+def test_each_door_of_a_way_back_has_a_file_of_its_own(tmp_path):
+    """A door holds the name of the sweep that it calls: one that was read for another would call nothing."""
+    before = """
+import numpy as np
+from softmax_numba import softmax_vjp
+def check(*shapes):
+    for shape in shapes:
+        y, dy = np.full(shape, 1 / shape[1]), np.arange(float(shape[0] * shape[1])).reshape(shape)
+        exact = y * (dy - (y * dy).sum(1, keepdims=True))
+        assert np.allclose(softmax_vjp(y, dy), exact), shape
+"""
+    rows, short = (9, 40), (100, 4)
+    for shapes in ((short,), (rows,), (short, rows)):
+        run(f"check(*{shapes})", before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
+
+
 # --- the key ------------------------------------------------------------------------
 
 

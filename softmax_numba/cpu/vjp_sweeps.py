@@ -122,7 +122,7 @@ def door(backward: Backward, sweep: Sweep, storage: str) -> Callable[[np.ndarray
         return DONE if done else LARGE
 
     array = types.Array(storage_of(storage), 2, "C", readonly=True)
-    name = f"{backward.name}_door"
+    name = f"{backward.name}_{sweep}_door"
     return compiled_for(compiled(vjp_door, name), name, (array, array, types.Array(array.dtype, 2, "C")))
 
 
