@@ -12,7 +12,7 @@ from softmax_numba.bench.results import Results, read
 from softmax_numba.report import errors, regimes
 from softmax_numba.report.folder import RESULTS, write_whole
 from softmax_numba.report.summary import Summary, summarise
-from softmax_numba.report.text import cells, columns, headline
+from softmax_numba.report.text import cells, columns, headline, pipes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,8 +21,7 @@ def table(summary: Summary, folder: str) -> str:
     """The table of every cell, the losing ones too, with what it was measured on and how to repeat it."""
     results = summary.results
     versions = ", ".join(f"{name} {version}" for name, version in results.machine.versions.items())
-    heads = columns(summary, brief=True)
-    rows = [heads, ["---"] * len(heads), *(cells(summary, row, brief=True) for row in summary.rows)]
+    rows = [columns(summary, brief=True), *(cells(summary, row, brief=True) for row in summary.rows)]
     lines = [
         f"Measured on {results.started[:10]}: {results.machine.cpu} ({results.machine.microarchitecture}), "
         f"{results.threads} threads; Python {results.machine.python}, {versions}. To repeat it: `{results.command}`.",
@@ -30,7 +29,7 @@ def table(summary: Summary, folder: str) -> str:
         "",
         *(f"- {line}" for line in headline(summary)),
         "",
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *pipes(rows),
         "",
         "Time of softmax-numba; `vs`: the library's time over ours, median of interleaved rounds (≈ level, ▼ slower);",
         "of copy: share of the speed of a plain copy of the same bytes (logsumexp: a read); ULP: largest error.",
@@ -41,15 +40,14 @@ def table(summary: Summary, folder: str) -> str:
 def grid(results: Results, folder: str) -> str:
     """A row a regime, and where the cells stand."""
     lines = [f"- {line}" for line in regimes.headline(regimes.lines(results))]
-    lines += ["", *regimes.pipes(regimes.brief_table(results)), ""]
+    lines += ["", *pipes(regimes.brief_table(results)), ""]
     lines += [f"Every cell: [{folder}/speed/regimes.md]({folder}/speed/regimes.md). To repeat it: `{results.command}`."]
     return "\n".join(lines)
 
 
 def largest_errors(results: Results, speed: Results) -> str:
     """A row an operation and dtype, of all cells of the report and the grid."""
-    heads, *rows = errors.table([results, speed])
-    return "\n".join([*regimes.pipes([heads, *rows]), "", errors.NOTE])
+    return "\n".join([*pipes(errors.table([results, speed])), "", errors.NOTE])
 
 
 def readme(text: str, summary: Summary, speed: Results, folder: str) -> str:

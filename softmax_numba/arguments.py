@@ -36,7 +36,7 @@ def checked_out(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     if not interop.is_array(out):
         raise TypeError(f"out must be an array, not {out!r}")
     # A masked array's mask stays as it is.
-    target = interop.take(np.ma.getdata(out) if isinstance(out, np.ma.MaskedArray) else out, "out").array
+    target = interop.take(interop.unmasked(out), "out").array
     if target.shape != shape:
         raise ValueError(f"out has shape {target.shape}; the result has shape {shape}")
     if name_of(target.dtype) != name:
@@ -88,7 +88,12 @@ def checked_temperature(temperature: Any, lanes: tuple[int, ...]) -> np.ndarray 
     return None if heat.ndim == 0 and heat == 1.0 else heat
 
 
-def powers_within_reach(heat: np.ndarray) -> np.ndarray | None:
+def in_float32(sizes: np.ndarray) -> bool:
+    """Whether positive numbers, and their inverses, are well among the normal ones of float32."""
+    return not sizes.size or bool(1e-30 < sizes.min() <= sizes.max() < 1e30)
+
+
+def _powers_within_reach(heat: np.ndarray) -> np.ndarray | None:
     """By which powers of two temperatures are to be multiplied so that 1 / T and shares of T are normal numbers of
     float64; None where they are."""
     if 1e-300 < heat.min() <= heat.max() < 1e300:
@@ -100,7 +105,7 @@ def within_reach(
     values: np.ndarray, heat: np.ndarray, axes: tuple[int, ...], mask: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """float64 values and temperatures that lead to the same results, 1 / T and shares of T normal numbers."""
-    power = powers_within_reach(heat)
+    power = _powers_within_reach(heat)
     if power is None:
         return values, heat
     # Beside a maximum as large as this, another value is further away than any such temperature reaches: what matters
@@ -108,3 +113,18 @@ def within_reach(
     top = np.max(values, axis=axes, keepdims=True, where=True if mask is None else mask, initial=-np.inf)
     far = (power > 1.0) & (np.abs(top) >= 2.0**900)
     return values * np.where(far, 1.0, power), np.where(far, 1e-290, heat * power)
+
+
+def cotangents_within_reach(
+    dy: np.ndarray, heat: np.ndarray, axes: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """The same for what is divided by temperatures: the third is what the results are still to be multiplied by.
+
+    The cotangents get the power of two beforehand, so that small ones keep their digits, unless the product might not
+    be finite.
+    """
+    power = _powers_within_reach(heat)
+    if power is None:
+        return dy, heat, None
+    before = np.max(np.abs(dy), axis=axes, keepdims=True, initial=0.0) < 2.0**900
+    return dy * np.where(before, power, 1.0), heat * power, np.where(before, 1.0, power)

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from softmax_numba import interop, pages
-from softmax_numba.arguments import checked_out, checked_temperature, like, may_write, native, one_device, within_reach
+from softmax_numba.arguments import (
+    checked_out,
+    checked_temperature,
+    in_float32,
+    like,
+    may_write,
+    native,
+    one_device,
+    within_reach,
+)
 from softmax_numba.cpu import door, handed, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
@@ -101,7 +110,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         wanted = before + after if one_number else shape
         fresh = out is None
         if fresh:
-            out = pages.empty(wanted, dtype)
+            out = pages.empty(wanted, dtype_of(name))
         else:
             if type(out) is not ndarray or out.dtype != dtype or out.shape != wanted or not out.flags.carray:
                 return None
@@ -141,7 +150,7 @@ def general(
     if on_gpu is not None:
         return on_gpu.general(operation.name, x, axis, where, temperature, dtype, out, keepdims)
     masked = isinstance(x, np.ma.MaskedArray)
-    values, give_back = interop.take(np.ma.getdata(x) if masked else x, "x")
+    values, give_back = interop.take(interop.unmasked(x), "x")
     result = result_name(values.dtype, dtype, "x")
     axes = reduced_axes(axis, values.ndim)
     lanes = lane_shape(values.shape, axes)
@@ -206,7 +215,7 @@ def _compute(
         answer[...] = -np.inf
         return
     compute = compute_name(given, result)
-    if heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
+    if heat is not None and compute == "float32" and not in_float32(heat):
         compute = "float64"  # T ln 2 in two float32 parts would leave the normal numbers
     storage = result if given == result and compute_name(result, result) == compute else compute
     with np.errstate(all="ignore"):

@@ -108,9 +108,9 @@ def _add_speed(commands: Any) -> None:
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
         description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
-        "bare exponential of the same elements, then every operation in the dtypes that no regime has, a map of\n"
-        "lengths and numbers of lanes, and one lane of every size with every number of threads. Write regimes.md,\n"
-        "growth.svg and .png, results.json and results.csv into a folder.",
+        "bare exponential of the same elements, then a map of lengths and numbers of lanes, and one lane of every\n"
+        "size with every number of threads. Write regimes.md, growth.svg and .png, results.json and results.csv into\n"
+        "a folder.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -197,7 +197,6 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         for regime in regimes.REGIMES.values():
             cells = f"{len(regime.tasks)} cell{'s' if len(regime.tasks) > 1 else ''}"
             print(f"{regime.name}: {regime.title}, {regime.goal:g}x PyTorch or more, {cells}")
-        print(f"kinds: every operation in the dtypes that no regime has, {len(regimes.KINDS)} cells")
         print(f"map: a grid of lengths and numbers of lanes, {len(regimes.MAP)} cells")
         print(f"growth: one lane of every size, with every number of threads, {len(regimes.GROWTH)} cells")
         return 0

@@ -8,12 +8,13 @@ from softmax_numba import interop, pages
 from softmax_numba.arguments import (
     checked_out,
     checked_temperature,
+    cotangents_within_reach,
     filled,
+    in_float32,
     like,
     may_write,
     native,
     one_device,
-    powers_within_reach,
 )
 from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.door import LARGE
@@ -142,15 +143,15 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
             return None
         rows = -1, y.shape[-1]
         given = y.reshape(rows), dy.reshape(rows), out.reshape(rows)
+    sweep = vjp_sweeps.sweep_over_rows(*given[0].shape)
     try:
-        sweep = vjp_sweeps.sweep_over_rows(*given[0].shape)
         said = vjp_sweeps.door(backward, sweep, storage)(*given)
     except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
         if in_c_order(given[:2], given[2:]):
             raise
         return None
     if said == LARGE:
-        vjp_sweeps.run_rows(backward, storage, *given)
+        vjp_sweeps.run_rows(backward, sweep, storage, *given)
     return None if said == REFUSED else out
 
 
@@ -173,7 +174,7 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
     heat = checked_temperature(temperature, lane_shape(values.shape, axes))
     target = None if out is None else checked_out(out, values.shape, name)
     compute = compute_name(name, other_name)
-    if values.size and heat is not None and compute == "float32" and not 1e-30 < heat.min() <= heat.max() < 1e30:
+    if values.size and heat is not None and compute == "float32" and not in_float32(heat):
         compute = "float64"  # 1 / T would leave the normal numbers
     # Kernels read y and write the result in one type; narrow ones only if they compute in float32.
     storage = name if compute_name(name, name) == compute else compute
@@ -188,15 +189,8 @@ def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: 
             room = answer if name == storage else np.empty(answer.shape, dtype_of(storage))
             how, missing = split(given, axes), None
             if heat is not None:
-                power = powers_within_reach(heat) if compute == "float64" else None
-                if power is not None:
-                    # As many digits as the cotangents have, unless the product is not finite.
-                    at_once = np.max(np.abs(other), axis=axes, keepdims=True, initial=0.0) < 2.0**900
-                    other, heat, missing = (
-                        other * np.where(at_once, power, 1.0),
-                        heat * power,
-                        np.where(at_once, 1.0, power),
-                    )
+                if compute == "float64":
+                    other, heat, missing = cotangents_within_reach(other, heat, axes)
                 heat = lane_numbers(heat, how)
             result = for_kernel(as_lanes(room, how), storage)
             lanes = for_kernel(as_lanes(given, how), storage), for_kernel(as_lanes(other, how), other_storage)

@@ -36,6 +36,11 @@ def returned(result: np.ndarray, give_back: Callable[[np.ndarray], Any]) -> Any:
     return result[()] if give_back is same and not result.ndim else give_back(result)
 
 
+def unmasked(value: Any) -> Any:
+    """What a masked array has behind its mask; anything else as it is."""
+    return np.ma.getdata(value) if isinstance(value, np.ma.MaskedArray) else value
+
+
 def _library(value: object) -> str:
     return type(value).__module__.partition(".")[0]
 

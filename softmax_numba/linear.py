@@ -177,7 +177,6 @@ class _Call(NamedTuple):
         for start in range(0, lanes, max(1, size)):
             stop = min(lanes, start + size)
             some = rows[start:stop].astype(self.compute, copy=False)
-            strange = ~np.isfinite(some).all(1)
             logits = room[: stop - start]
             for k in range(0, classes, _CLASSES):
                 np.matmul(some, weight[k : k + _CLASSES].T, out=logits[:, k : k + _CLASSES])
@@ -188,6 +187,7 @@ class _Call(NamedTuple):
             fill(logits, storage, (1,), of_chunk, options, found, logits if gradient else None)
             losses[start:stop] = found[: stop - start]
             if dhidden is not None and dweight is not None:
+                strange = ~np.isfinite(some).all(1)
                 if strange.any():  # what counts for nothing has a gradient of 0, and 0 times infinity is none
                     some = np.where((strange & ~logits.any(1))[:, None], self.compute.type(0), some)
                 of_rows = dhidden[start:stop]

@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softmax_numba import interop, pages
-from softmax_numba.arguments import native
+from softmax_numba.arguments import in_float32, native
 from softmax_numba.cpu import loss_sweeps, loss_totals
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of
 from softmax_numba.lanes import as_lanes, reduced_axes, split, write_back
 
-# Of float32: smaller ones, or an inverse of larger ones, might leave its normal numbers.
-_LEAST_WEIGHT = 1e-30
 _REDUCTIONS = ("mean", "sum", "none")
 _FLOAT64 = np.dtype(np.float64)
 
@@ -32,8 +30,7 @@ class Options(NamedTuple):
         """The dtype that logits of the dtype of that name are computed in: a wider one for weights beyond float32."""
         if name == "float64" or self.weight is None:
             return name
-        sizes = np.abs(self.weight[self.weight != 0.0])
-        return name if ((sizes > _LEAST_WEIGHT) & (sizes < 1.0 / _LEAST_WEIGHT)).all() else "float64"
+        return name if in_float32(np.abs(self.weight[self.weight != 0.0])) else "float64"
 
 
 class Targets(NamedTuple):

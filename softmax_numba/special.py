@@ -293,7 +293,7 @@ def _weighted_sum(a: np.ndarray, b: np.ndarray | None, axes: tuple[int, ...]) ->
 
 def _array(value: Any, name: str) -> tuple[np.ndarray, Callable[[Any], Any]]:
     """`value` as a NumPy array, masks and subclasses dropped, and the way back to the caller's library."""
-    array, give_back = interop.take(np.ma.getdata(value) if isinstance(value, np.ma.MaskedArray) else value, name)
+    array, give_back = interop.take(interop.unmasked(value), name)
     if array.dtype.kind not in "biufc" and array.dtype.name != "bfloat16":
         allowed = "real and complex floats, bfloat16, integers and bool"
         raise TypeError(f"{name} has dtype {array.dtype}; allowed are {allowed}")

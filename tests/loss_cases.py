@@ -7,6 +7,7 @@ from typing import NamedTuple
 import loss_oracle
 import numpy as np
 import pytest
+from grids import normal
 from loss_oracle import assert_close
 from oracle import BFLOAT16, same_bits
 
@@ -138,3 +139,27 @@ def as_rows_and_columns(logits, targets, **options):
     loss, gradient = cross_entropy_and_grad(columns, across, 0, **options)
     assert same_bits(cross_entropy(columns, across, 0, **options), loss)
     yield loss, gradient.T
+
+
+# --- a few lanes, for what each option makes of special ones ---------------------------
+
+LANES, CLASSES = 12, 9
+KEPT = np.arange(LANES) % 3 != 1  # lanes that stay as they are while others change
+# Every option that indices may go with.
+OPTIONS = {
+    "alone": {},
+    "weighted": {"weight": np.linspace(0.5, 2, CLASSES)},
+    "smoothed": {"label_smoothing": 0.1},
+    "z-loss": {"z_loss": 0.1},
+    "focal": {"focal_gamma": 2.0},
+    "focal, smoothed": {"focal_gamma": 2.0, "label_smoothing": 0.1},
+    "everything": {"weight": np.linspace(0.5, 2, CLASSES), "focal_gamma": 0.5, "label_smoothing": 0.1, "z_loss": 0.1},
+}
+every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+
+
+def logits(dtype=np.float32):
+    return normal((LANES, CLASSES), dtype)
+
+
+INDEX = np.arange(LANES) % CLASSES

@@ -1,6 +1,7 @@
 """The machine's description: it never fails, and says what it does not know."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -32,6 +33,33 @@ def test_nothing_known_is_no_error(monkeypatch):
     assert found.caches == ()
     assert found.load is None
     assert found.cpu
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_that_is_measured(tmp_path, monkeypatch):
+    """Of a clone's sources; what is changed beside them, a report say, does not matter."""
+    package = tmp_path / "clone" / "package"
+    module = package / "bench" / "machine.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(machine, "__file__", str(module))
+    assert machine._commit() is None  # no clone
+
+    def git(*arguments):
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        command = ["git", "-C", str(package.parent), *identity, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    assert machine._commit() is None  # of no commit yet
+    git("add", ".")
+    git("commit", "-m", "first")
+    (package.parent / "report.md").write_text("")
+    assert machine._commit() == git("rev-parse", "--short", "HEAD")
+    monkeypatch.setattr(machine, "version", lambda name: "0.1.0")
+    assert machine._versions()["softmax-numba"] == f"0.1.0+g{machine._commit()}"
+    module.write_text("changed")
+    assert machine._commit() == git("rev-parse", "--short", "HEAD") + "-dirty"
 
 
 def test_caches_are_counted_by_who_shares_them(tmp_path, monkeypatch):

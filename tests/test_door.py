@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from doors import entered
+from doors import OPERATIONS, entered, long_way
+from doors import taken as taken
 from grids import layouts, no_warnings, normal
 from numba import types
 from oracle import BFLOAT16, same_bits
@@ -20,7 +21,7 @@ from softmax_numba.cpu import crew, door, handed, sweeps
 from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.joining import ASK, SPIN
-from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
+from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, SOFTMAX
 from softmax_numba.cpu.plan import (
     BLOCKS,
     COLUMNS,
@@ -36,7 +37,6 @@ from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 
 pytestmark = no_warnings
 
-OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.dtype("f4"), "float64": np.dtype("f8")}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_dtype = pytest.mark.parametrize("kind", DTYPES)
@@ -75,60 +75,6 @@ def nobody_awake():
     before, seen[SPIN] = seen[SPIN], 0
     yield
     seen[SPIN] = before
-
-
-class Taken:
-    """What doors did: the sweeps that calls through them took, and how many calls took another way."""
-
-    def __init__(self):
-        self.doors, self.done, self.others, self.sweeps = [], 0, 0, []
-
-    def clear(self):
-        """From here on every sweep has to be asked for again."""
-        for one in self.doors:
-            one.numbers[: door.PARTS] = 0
-        self.done, self.others, self.sweeps = 0, 0, []
-
-
-@pytest.fixture
-def taken(monkeypatch):
-    found = Taken()
-    make, general, run = door.door.__wrapped__, calls.general, sweeps.run
-
-    def recorded(operation, storage):
-        made = make(operation, storage)
-        found.doors.append(made)
-
-        def enter(x, axis, out, numbers):
-            said = made.enter(x, axis, out, numbers)
-            found.done += said == sweeps.DONE
-            return said
-
-        def noted(part):
-            if part != door.FOLD:
-                found.sweeps.append(part)
-            made.make(part)
-
-        return door.Door(enter, noted, made.numbers)
-
-    def counted(way):
-        def other(*arguments, **named):
-            found.others += 1
-            return way(*arguments, **named)
-
-        return other
-
-    monkeypatch.setattr(door, "door", recorded)
-    monkeypatch.setattr(sweeps, "run", counted(run))
-    monkeypatch.setattr(softmax_numba.functions, "general", counted(general))
-    for name, operation in OPERATIONS.items():
-        monkeypatch.setattr(softmax_numba.functions, f"_small_{name}", calls.short_way(operation))
-    return found
-
-
-def long_way(name, x, axis=-1):
-    """The result by a plan."""
-    return calls.general(OPERATIONS[name], x, axis, None, 1.0, None, None)
 
 
 @every_operation

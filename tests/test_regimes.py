@@ -21,7 +21,7 @@ def test_regimes_by_name():
     assert regimes.tasks_of(["lane", "calls"]) == calls + lanes
     assert regimes.tasks_of(["growth"]) == regimes.GROWTH
     whole = [task for regime in REGIMES.values() for task in regime.tasks]
-    assert regimes.tasks_of([]) == (*whole, *regimes.KINDS, *regimes.MAP, *regimes.GROWTH)
+    assert regimes.tasks_of([]) == (*whole, *regimes.MAP, *regimes.GROWTH)
     with pytest.raises(RequestError, match="rows"):
         regimes.tasks_of(["rows"])
 
@@ -80,7 +80,6 @@ def grid(monkeypatch):
     monkeypatch.setattr(regimes, "REGIMES", made)
     lanes = tuple(Task(regimes._workload((n,), growth=True), "softmax", "float32") for n in (1, 64, 70_000))
     monkeypatch.setattr(regimes, "GROWTH", lanes)
-    monkeypatch.setattr(regimes, "KINDS", (Task(workloads[0], "cross_entropy", "bfloat16"),))
     monkeypatch.setattr(regimes, "MAP", (Task(workloads[0], "softmax", "float16"),))
     return made
 
@@ -96,7 +95,7 @@ def run(tmp_path, names=(), threads=1):
 def test_a_whole_grid(tmp_path, grid):
     """Everybody is right in every cell, whatever the layout and the options; each regime has its row and its cells."""
     results, table = run(tmp_path)
-    assert len(results.cells) == 12 + 17 + 1 + 1 + 3
+    assert len(results.cells) == 12 + 17 + 1 + 3
     for cell in results.cells:
         statuses = {m.name: (m.status, m.reason) for m in cell.measurements}
         assert all(status == ("ok", None) for status in statuses.values()), (cell.label, statuses)

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from grids import FUNCTIONS, MAPS, every_dtype, every_function, every_order, no_warnings, normal
-from oracle import BFLOAT16, DTYPE_IDS, DTYPES, EXACT, assert_accurate, wrongly_rounded
+from oracle import BFLOAT16, DTYPE_IDS, DTYPES, EXACT, assert_accurate, same_bits, wrongly_rounded
 
 pytestmark = no_warnings
 
@@ -98,6 +98,18 @@ def test_a_full_reduction_gives_a_numpy_scalar(dtype):
         assert y.dtype == dtype
     for y in (logsumexp(x, None, keepdims=True), logsumexp(x[0], keepdims=True)):
         assert isinstance(y, np.ndarray)
+
+
+@every_function
+def test_metadata_stay_with_the_argument(name):
+    """However large it is: the result's dtype is NumPy's own."""
+    for shape in ((3, 7), (1100, 1000)):
+        x = normal(shape, np.float32)
+        tagged = x.astype(np.dtype(np.float32, metadata={"unit": "nat"}))
+        assert tagged.dtype.metadata
+        y = FUNCTIONS[name](tagged)
+        assert y.dtype.metadata is None
+        assert same_bits(y, FUNCTIONS[name](x))
 
 
 @every_function

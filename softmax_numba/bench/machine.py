@@ -313,10 +313,11 @@ def _commit() -> str | None:
     if not (package.parent / ".git").exists():
         return None
     commit = _output("git", "-C", str(package), "rev-parse", "--short", "HEAD")
-    changes = _output("git", "-C", str(package), "status", "--porcelain", "--", str(package))
-    if not commit or changes is None:
+    state = _output("git", "-C", str(package), "status", "--porcelain", "--branch", "--", str(package))
+    if commit is None or state is None:
         return None
-    return commit.strip() + ("-dirty" if changes.strip() else "")
+    _, *changes = state.splitlines()  # the first line names the branch
+    return commit + ("-dirty" if changes else "")
 
 
 def _gpus() -> tuple[str, ...]:

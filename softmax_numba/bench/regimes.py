@@ -14,7 +14,7 @@ from softmax_numba.bench.requests import choose
 from softmax_numba.bench.run import Task
 from softmax_numba.bench.workloads import OPS, TRAINING_OPS, Draw, Workload
 
-__all__ = ["GROWTH", "KINDS", "MAP", "REGIMES", "Regime", "tasks_of"]
+__all__ = ["GROWTH", "MAP", "REGIMES", "Regime", "tasks_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -112,8 +112,6 @@ GROWTH = tuple(Task(_workload((2**n,), growth=True), "softmax", "float32") for n
 _SHAPES = tuple((16**lanes, 2**length) for length in range(4, 20, 3) for lanes in range(6) if 4 * lanes + length <= 24)
 _MAPPED = tuple(map(_workload, _SHAPES))
 MAP = _tasks(_MAPPED, OPS) + _tasks(_MAPPED, dtypes=("float64", "float16", "bfloat16"))
-# Operations in dtypes that no regime has: whether they are right, there too.
-KINDS = _tasks((_LOSSES[0],), (*OPS[1:], *TRAINING_OPS[:-1]), ("float64", "float16", "bfloat16"))
 _TABLE = (
     Regime("calls", "single calls", "dispatch; starts threads for two rows", 1.5, _tasks(_CALLS, OPS)),
     Regime("short", "lanes below 16", "160 ns a row below its vector width", 5.0, _tasks(_SHORT)),
@@ -148,6 +146,13 @@ _TABLE = (
         _tasks(_WAYS_BACK, ("softmax_vjp", "log_softmax_vjp")),
     ),
     Regime(
+        "kinds",
+        "operations in other dtypes",
+        "",
+        1.0,
+        _tasks((_LOSSES[0],), (*OPS[1:], *TRAINING_OPS[:-1]), ("float64", "float16", "bfloat16")),
+    ),
+    Regime(
         "linear",
         "linear layer and loss",
         "the logits and their gradient stand in memory",
@@ -159,7 +164,7 @@ REGIMES: dict[str, Regime] = {regime.name: regime for regime in _TABLE}
 
 
 def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
-    """The cells of the named regimes, of ``kinds``, the ``map`` and ``growth``; without a name: of all of them.
+    """The cells of the named regimes, of the ``map`` and of ``growth``; without a name: of all of them.
 
     Raises
     ------
@@ -171,6 +176,5 @@ def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
     >>> [task.workload.shape for task in tasks_of(["growth"])][:3]
     [(1,), (4,), (16,)]
     """
-    tasks = {name: regime.tasks for name, regime in REGIMES.items()}
-    tasks |= {"kinds": KINDS, "map": MAP, "growth": GROWTH}
+    tasks = {name: regime.tasks for name, regime in REGIMES.items()} | {"map": MAP, "growth": GROWTH}
     return tuple(task for name in choose("regime", names or tasks, list(tasks)) for task in tasks[name])

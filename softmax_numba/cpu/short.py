@@ -16,7 +16,7 @@ from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
-from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, width_of
+from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, stored_size, width_of
 from softmax_numba.cpu.scales import note_scale, scale_for, scale_of_four, scales_at
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
@@ -80,7 +80,7 @@ def _turned_piece(turn, wide):
 
 
 @functools.cache
-def turned(turn, width):
+def _turned(turn, width):
     """Compiles ``turn`` (:func:`columns_from` or :func:`columns_to`) for as many rows of any length as a vector has
     places, a register's places at a time: two would be turned one after the other anyway."""
     widest = max(_NARROWEST, width * REGISTER_BITS // 512)
@@ -92,6 +92,48 @@ def turned(turn, width):
             turn_piece(moved(p, c), stride, min(widest, length - c), moved(columns, c * width))
 
     return turn_rows
+
+
+# Of fewer rows than a vector has places: loops of as many turns, for LLVM unrolls those of sixteen.
+
+
+@functools.cache
+def rows_in(width):
+    """Compiles the reading of the first ``count`` rows, ``stride`` bytes apart, as columns: where they are fewer than a
+    vector has places, the last one stands for those that are missing."""
+    turn_rows = _turned(columns_from, width)
+
+    @inlined
+    def read_rows(p, stride, count, length, columns):
+        if count == width:
+            turn_rows(p, stride, length, columns)
+        else:
+            step = stride // stored_size(p)
+            for i in range((length + 3) & ~3):
+                for r in range(count):
+                    put(columns, i * width + r, number_at(p, r * step + i) if i < length else -np.inf)
+                for r in range(count, width):
+                    put(columns, i * width + r, number_at(columns, i * width + count - 1))
+
+    return read_rows
+
+
+@functools.cache
+def rows_out(width):
+    """Compiles the way back: the first ``count`` rows of columns."""
+    turn_rows = _turned(columns_to, width)
+
+    @inlined
+    def write_rows(p, stride, count, length, columns):
+        if count == width:
+            turn_rows(p, stride, length, columns)
+        else:
+            step = stride // stored_size(p)
+            for r in range(count):
+                for i in range(length):
+                    put(p, r * step + i, number_at(columns, i * width + r))
+
+    return write_rows
 
 
 class Meanwhile(NamedTuple):
@@ -117,7 +159,7 @@ def short_rows(operation, compute):
     one_number, value, put_lane = operation.one_number, operation.map, operation.put
     width = 64 // np.dtype(compute).itemsize
     note_block, settle_block = across(operation, width, _read_and_write), settling(operation, width)
-    read_rows, write_rows = turned(columns_from, width), turned(columns_to, width)
+    read_rows, write_rows = rows_in(width), rows_out(width)
     most = MOST_VECTORS * width
 
     @inlined
@@ -158,15 +200,7 @@ def short_rows(operation, compute):
                     note_scale(scales, k, temperature_of(temperature, 0, j + min(k, lanes - 1)))
             p = values
             for k in range(0, lanes, width):
-                if k + width <= lanes:
-                    read_rows(place(x, 0, 0, j + k), x.strides[2], length, p)
-                else:
-                    few = lanes - k  # loops of as many turns: LLVM unrolls those of sixteen, and prepares for each
-                    for i in range((length + 3) & ~3):
-                        for r in range(few):
-                            put(p, i * width + r, number_at(place(x, 0, i, j + k + r), 0) if i < length else -np.inf)
-                        for r in range(few, width):
-                            put(p, i * width + r, number_at(p, i * width + few - 1))
+                read_rows(place(x, 0, 0, j + k), x.strides[2], min(width, lanes - k), length, p)
                 p = moved(p, pitch)
             quads = (lanes + width - 1) // width * ((length + 3) // 4)
             later = Meanwhile(waiting, place(x, 0, 0, j + per_tile))
@@ -185,12 +219,7 @@ def short_rows(operation, compute):
                 else:
                     map_vector(p, k, length, noted, tile, temperature)
                     to = moved(waiting.values, waiting.end + k * length) if in_one else place(out, 0, 0, j + k)
-                    if k + width <= lanes:
-                        write_rows(to, stride, length, p)
-                    else:
-                        for r in range(lanes - k):
-                            for i in range(length):
-                                put(moved(to, r * (stride // out.itemsize) + i), 0, number_at(p, i * width + r))
+                    write_rows(to, stride, min(width, lanes - k), length, p)
                 p = moved(p, pitch)
             if in_one:
                 waiting = with_more(waiting, lanes * length)

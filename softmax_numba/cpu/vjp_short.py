@@ -9,11 +9,10 @@ from softmax_numba.cpu.arrays import allocated, place, release
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.line_sums import line_sums
-from softmax_numba.cpu.memory import fence, load, moved, number_at, prefetch, put, store
+from softmax_numba.cpu.memory import fence, load, moved, prefetch, store
 from softmax_numba.cpu.scales import note_scale, scale_for, scale_of_four, scales_at
-from softmax_numba.cpu.short import turned
+from softmax_numba.cpu.short import rows_in, rows_out
 from softmax_numba.cpu.sums import load_total, rounded
-from softmax_numba.cpu.turning import columns_from, columns_to
 from softmax_numba.cpu.vjp import one_like
 from softmax_numba.cpu.waiting import nothing_waiting, stream_quad, waiting_for, with_more, without_lines, write_out
 from softmax_numba.cpu.wide import fourfold, load_wide
@@ -25,7 +24,7 @@ def vjp_short(backward, compute):
     values lie side by side."""
     term, _, cotangent = backward.steps
     width = 64 // np.dtype(compute).itemsize
-    read_rows, write_rows = turned(columns_from, width), turned(columns_to, width)
+    read_rows, write_rows = rows_in(width), rows_out(width)
 
     @inlined
     def term_of_line(columns, i, k):
@@ -33,26 +32,6 @@ def vjp_short(backward, compute):
         return term(load(y, i * width), load(dy, i * width))
 
     add_up = line_sums(width, term_of_line)
-
-    @inlined
-    def read(x, lane, few, length, columns):
-        """The rows from ``lane`` on as columns; of fewer than a vector's the last stands for the missing ones."""
-        if few == width:
-            read_rows(place(x, lane, 0, 0), x.strides[0], length, columns)
-        else:
-            for i in range(length):
-                for r in range(width):
-                    put(columns, i * width + r, number_at(place(x, lane + min(r, few - 1), i, 0), 0))
-
-    @inlined
-    def write(p, stride, itemsize, few, length, columns):
-        """The way back; ``stride`` bytes from a row to the next."""
-        if few == width:
-            write_rows(p, stride, length, columns)
-        else:
-            for r in range(few):
-                for i in range(length):
-                    put(p, r * (stride // itemsize) + i, number_at(columns, i * width + r))
 
     def sweep(y, dy, temperature, out, first, last, past_cache):
         lanes, length = y.shape[0], y.shape[1]
@@ -72,8 +51,8 @@ def vjp_short(backward, compute):
             if temperature is not None:
                 for r in range(width):
                     note_scale(scales, r, temperature_of(temperature, lane + min(r, few - 1), 0))
-            read(y, lane, few, length, given)
-            read(dy, lane, few, length, other)
+            read_rows(place(y, lane, 0, 0), y.strides[0], few, length, given)
+            read_rows(place(dy, lane, 0, 0), dy.strides[0], few, length, other)
             add_up((given, other), length, width, given, slots, 1)
             total = fourfold(rounded(given, load_total(slots, 0)))
             inverse = scale_of_four(scale_for(scales, 0, width, temperature)).inverse
@@ -86,10 +65,10 @@ def vjp_short(backward, compute):
                     prefetch(next_dy, k)
             if in_one:
                 waiting = without_lines(waiting, min(waiting.whole, (length + 3) // 4 * 4 * width))
-                write(moved(waiting.values, waiting.end), out.strides[0], out.itemsize, few, length, other)
+                write_rows(moved(waiting.values, waiting.end), out.strides[0], few, length, other)
                 waiting = with_more(waiting, few * length)
             else:
-                write(place(out, lane, 0, 0), out.strides[0], out.itemsize, few, length, other)
+                write_rows(place(out, lane, 0, 0), out.strides[0], few, length, other)
         if in_one:
             write_out(waiting)
         if past_cache:

@@ -151,10 +151,9 @@ def run(
     _carrier(backward, names, (outer, length, inner), sweep, temperature is not None, many)(y, dy, temperature, out)
 
 
-def run_rows(backward: Backward, storage: str, y: np.ndarray, dy: np.ndarray, out: np.ndarray) -> None:
+def run_rows(backward: Backward, sweep: Sweep, storage: str, y: np.ndarray, dy: np.ndarray, out: np.ndarray) -> None:
     """The same for what :func:`door` takes."""
     many = threads.in_use() if y.size >= PARALLEL_FROM else 1
-    sweep = sweep_over_rows(*y.shape)
     carry = _carrier(backward, (storage, storage), (*y.shape, 1), sweep, False, many)
     carry(y[:, :, None], dy[:, :, None], None, out[:, :, None])
 

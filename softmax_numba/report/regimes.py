@@ -11,10 +11,10 @@ from softmax_numba.bench.timing import Spread, ratio
 from softmax_numba.bench.workloads import TRAINING_OPS
 from softmax_numba.report import growth
 from softmax_numba.report.summary import FASTER, LEVEL, SLOWER, verdict
-from softmax_numba.report.text import facts
+from softmax_numba.report.text import facts, pipes
 from softmax_numba.report.words import digits_text, ratio_text, time_text, ulp_text
 
-__all__ = ["PEER", "Line", "brief_table", "headline", "lines", "markdown", "pipes"]
+__all__ = ["PEER", "Line", "brief_table", "headline", "lines", "markdown"]
 
 PEER = "torch"
 
@@ -39,10 +39,6 @@ class Line:
     def met(self) -> int:
         """In how many cells the median reaches the goal."""
         return sum(r.median >= self.regime.goal for r in self.ratios)
-
-    @property
-    def slower(self) -> int:
-        return sum(r.high < 1 for r in self.ratios)
 
 
 def lines(results: Results) -> tuple[Line, ...]:
@@ -127,12 +123,6 @@ def brief_table(results: Results) -> list[list[str]]:
             ]
         )
     return rows
-
-
-def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    heads, *others = rows
-    return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *others]]
 
 
 _TRAINING = (

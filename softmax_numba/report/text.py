@@ -1,13 +1,13 @@
 """The summary as text: sentences, and the table's cells."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from softmax_numba.bench.results import Results
 from softmax_numba.report import errors
 from softmax_numba.report.summary import FASTER, LEVEL, SLOWER, Row, Summary
 from softmax_numba.report.words import bytes_text, digits_text, ratio_text, ulp_text
 
-__all__ = ["cells", "columns", "facts", "headline", "markdown"]
+__all__ = ["cells", "columns", "facts", "headline", "markdown", "pipes"]
 
 
 def headline(summary: Summary) -> list[str]:
@@ -109,8 +109,7 @@ def markdown(summary: Summary, grid: Results | None = None) -> str:
     lines += [f"- {line}" for line in headline(summary)]
     lines += ["", "How to repeat it:", "", f"    {results.command}", ""]
     lines += [f"- {what}: {value}" for what, value in facts(results)]
-    lines += ["", _pipe(columns(summary)), _pipe(["---"] * len(columns(summary)))]
-    lines += [_pipe(cells(summary, row)) for row in summary.rows]
+    lines += ["", *pipes([columns(summary), *(cells(summary, row) for row in summary.rows)])]
     lines += [
         "",
         "Ratios: the peer's time over ours, taken round by round; median and, in brackets, the 20 % and 80 % "
@@ -119,8 +118,7 @@ def markdown(summary: Summary, grid: Results | None = None) -> str:
     ]
     of_what = "" if grid is None else ", of these cells and those of the grid"
     lines += ["", f"## Largest errors{of_what}", ""]
-    heads, *rows = errors.table([results] if grid is None else [results, grid])
-    lines += [_pipe(heads), _pipe(["---"] * len(heads)), *map(_pipe, rows), "", errors.NOTE]
+    lines += [*pipes(errors.table([results] if grid is None else [results, grid])), "", errors.NOTE]
     if summary.losing:
         lines += ["", "## Where it is slower", ""]
         lines += [f"- {title}: {ratio_text(r.median)} in {cell.label}" for title, cell, r in summary.losing]
@@ -131,5 +129,7 @@ def markdown(summary: Summary, grid: Results | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pipe(values: Iterable[str]) -> str:
-    return "| " + " | ".join(value.replace("|", "\\|") for value in values) + " |"
+def pipes(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, its headings first."""
+    heads, *others = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    return ["| " + " | ".join(row) + " |" for row in [heads, ["---"] * len(heads), *others]]
