@@ -83,6 +83,12 @@ def with_own_dtype(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def own_name(dtype: np.dtype) -> str | None:
+    """The name of one of the four floats if this is NumPy's own object for it."""
+    name = name_of(dtype)
+    return name if name in FLOATS and dtype is dtype_of(name) else None
+
+
 def storage_of(name: str) -> types.Type:
     """The type by which kernels know the storage of one of the four floats."""
     return _STORAGE[name]

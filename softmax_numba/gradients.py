@@ -20,7 +20,7 @@ from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.sweeps import REFUSED
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
-from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, own_name, result_name, with_own_dtype
 from softmax_numba.lanes import as_lanes, in_c_order, lane_numbers, lane_shape, reduced_axes, split, write_back
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -59,8 +59,8 @@ def softmax_vjp(
     Notes
     -----
     The computation is at least as wide as y and dy; the sum has twice the precision of its terms, so that the result
-    is within 8 ULP of the largest term, for cotangents of up to half the type's largest number. The same bits for any
-    layout and number of threads.
+    is within 8 ULP of the largest term, for cotangents of up to half the type's largest number. (Of 16-bit values four
+    products at a time are added in float32.) The same bits for any layout and number of threads.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
         return None
     if type(temperature) is not float or temperature != 1.0:
         return None
-    storage = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else None
+    storage = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else own_name(dtype)
     if storage is None or dy.dtype is not dtype:
         own, other = with_own_dtype(y), with_own_dtype(dy)
         if (own is y and other is dy) or own.dtype is not other.dtype:
@@ -143,9 +143,11 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
             return None
         rows = -1, y.shape[-1]
         given = y.reshape(rows), dy.reshape(rows), out.reshape(rows)
-    sweep = vjp_sweeps.sweep_over_rows(*given[0].shape)
+    if dtype.itemsize == 2:
+        given = for_kernel(given[0], storage), for_kernel(given[1], storage), for_kernel(given[2], storage)
+    enter, sweep = vjp_sweeps.door_for(backward, *given[0].shape, storage)
     try:
-        said = vjp_sweeps.door(backward, sweep, storage)(*given)
+        said = enter(*given)
     except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
         if in_c_order(given[:2], given[2:]):
             raise

@@ -9,13 +9,13 @@ import functools
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled
-from softmax_numba.cpu.sums import load_total, plus, store_total
+from softmax_numba.cpu.sums import as_total, load_total, plus, store_total
 
 
 @functools.cache
 def line_sums(width, term_of):
-    """Compiles the sums of ``term_of(context, i, k)``, a running sum of its own: what line ``i`` has for the vector of
-    lanes from ``k`` on."""
+    """Compiles the sums of ``term_of(context, i, k)``, a running sum of its own or a vector: what line ``i`` has for
+    the vector of lanes from ``k`` on."""
 
     @inlined
     def add_up(context, length, lanes, like, slots, vectors):
@@ -39,8 +39,9 @@ def line_sums(width, term_of):
                         c, d = term_of(context, i + 2 * width, k), term_of(context, i + 3 * width, k)
                         total = plus(zero, total, plus(zero, c, d))
                     if start > 0:
-                        total = plus(zero, load_total(slots, at), total)
-                    store_total(slots, at, total)
+                        store_total(slots, at, plus(zero, load_total(slots, at), as_total(total)))
+                    else:
+                        store_total(slots, at, as_total(total))
         step = width // 2
         while step > 0:
             for s in range(min(step, used - step)):

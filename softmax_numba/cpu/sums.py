@@ -1,8 +1,8 @@
 """Running sums in twice the precision of what is added: two float64 vectors, one number a slot.
 
-Of float32 vectors the two are the halves, widened: value i of a vector goes to the slot i of both taken together. Of
-float64 vectors they are the sum and what its rounding lost. The functions take a vector ``like`` those added, to tell
-the two apart.
+Of float32 vectors the two are the halves, widened: value i of a vector goes to the slot i of both taken together; a
+vector of four has one part. Of float64 vectors they are the sum and what its rounding lost. The functions take a vector
+``like`` those added, to tell the two apart.
 """
 
 from llvmlite import ir
@@ -11,11 +11,24 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import place_of
-from softmax_numba.cpu.simd import I32, I64, call_llvm, joined, split, vector_of
+from softmax_numba.cpu.simd import I32, I64, Vector, call_llvm, joined, split, vector_of
 from softmax_numba.cpu.wide import sum_of_quarters
 
 _DOUBLES = vector_of(types.float64)
 _TOTAL = types.UniTuple(_DOUBLES, 2)
+
+
+def total_of(x):
+    """The type of running sums of vectors of the type ``x``."""
+    whole = x.element == types.float64 or x.count <= _DOUBLES.count
+    doubles = Vector(types.float64, x.count if whole else x.count // 2)
+    return types.UniTuple(doubles, 2 if x.element == types.float64 or not whole else 1)
+
+
+def _widened_parts(builder, value):
+    """A float32 vector as the parts of a running sum."""
+    parts = split(builder, value) if value.type.count > _DOUBLES.count else [value]
+    return [builder.fpext(part, ir.VectorType(ir.DoubleType(), part.type.count)) for part in parts]
 
 
 def exact_sum(builder, a, b):
@@ -41,35 +54,39 @@ def two_sum(typing, a, b):
 
 @intrinsic
 def as_total(typing, x):
-    """One vector as a running sum."""
+    """One vector as a running sum; what is one as it is."""
+    if isinstance(x, types.UniTuple):
+        return x(x), lambda context, builder, sig, args: args[0]
 
     def emit(context, builder, sig, args):
         if x.element == types.float32:
-            parts = [builder.fpext(part, _DOUBLES.llvm) for part in split(builder, args[0])]
+            parts = _widened_parts(builder, args[0])
         else:
             parts = [args[0], builder.fsub(args[0], args[0])]  # NaN beside a NaN
         return context.make_tuple(builder, sig.return_type, parts)
 
-    return _TOTAL(x), emit
+    return total_of(x)(x), emit
 
 
-def _halves(builder, pair):
-    return [builder.extract_value(pair, i) for i in (0, 1)]
+def parts_of(builder, total):
+    return [builder.extract_value(total, i) for i in range(total.type.count)]
 
 
 @intrinsic
 def plus(typing, like, total, other):
-    """The sum of two running sums."""
+    """The sum of two running sums; of two vectors, their own sum."""
+    if isinstance(total, Vector):
+        return total(like, total, total), lambda context, builder, sig, args: builder.fadd(*args[1:])
 
     def emit(context, builder, sig, args):
-        a, b = (_halves(builder, pair) for pair in args[1:])
+        a, b = (parts_of(builder, each) for each in args[1:])
         if like.element == types.float32:
             parts = [builder.fadd(x, y) for x, y in zip(a, b, strict=True)]
         else:
             parts = exact_sum_of_pairs(builder, a, b)
         return context.make_tuple(builder, sig.return_type, parts)
 
-    return _TOTAL(like, _TOTAL, _TOTAL), emit
+    return total(like, total, total), emit
 
 
 @inlined
@@ -84,14 +101,14 @@ def product_total(typing, x, y):
 
     def emit(context, builder, sig, args):
         if x.element == types.float32:
-            a, b = ([builder.fpext(part, _DOUBLES.llvm) for part in split(builder, arg)] for arg in args)
+            a, b = (_widened_parts(builder, arg) for arg in args)
             parts = [builder.fmul(one, other) for one, other in zip(a, b, strict=True)]
         else:
             product = builder.fmul(*args)
             parts = [product, call_llvm(builder, "llvm.fma", x.llvm, [*args, builder.fneg(product)], [x.llvm])]
         return context.make_tuple(builder, sig.return_type, parts)
 
-    return _TOTAL(x, x), emit
+    return total_of(x)(x, x), emit
 
 
 @intrinsic
@@ -99,11 +116,12 @@ def plus_product(typing, total, x, y):
     """The running sum and the products of two vectors, whose own rounding is not lost."""
 
     def emit(context, builder, sig, args):
-        a, b = _halves(builder, args[0]), args[1:]
+        a, b = parts_of(builder, args[0]), args[1:]
         if x.element == types.float32:
-            x_parts, y_parts = ([builder.fpext(part, _DOUBLES.llvm) for part in split(builder, arg)] for arg in b)
+            x_parts, y_parts = (_widened_parts(builder, arg) for arg in b)
+            kind = a[0].type
             parts = [
-                call_llvm(builder, "llvm.fma", _DOUBLES.llvm, [*factors], [_DOUBLES.llvm])
+                call_llvm(builder, "llvm.fma", kind, [*factors], [kind])
                 for factors in zip(x_parts, y_parts, a, strict=True)
             ]
         else:
@@ -112,13 +130,13 @@ def plus_product(typing, total, x, y):
             parts = exact_sum_of_pairs(builder, a, [product, error])
         return context.make_tuple(builder, sig.return_type, parts)
 
-    return _TOTAL(_TOTAL, x, x), emit
+    return total(total, x, x), emit
 
 
 @inlined
 def plus_four(like, total, a, b, c, d):
-    """The running sum and four others, added pairwise."""
-    return plus(like, total, plus(like, plus(like, a, b), plus(like, c, d)))
+    """The running sum and four others, or four vectors, added pairwise."""
+    return plus(like, total, as_total(plus(like, plus(like, a, b), plus(like, c, d))))
 
 
 @intrinsic
@@ -126,7 +144,7 @@ def collapsed(typing, like, total):
     """The sum over the slots as two float64 numbers, high and low; halves are added to halves."""
 
     def emit(context, builder, sig, args):
-        parts = _halves(builder, args[1])
+        parts = parts_of(builder, args[1])
         if like.element == types.float32:
             value = builder.fadd(*parts)
             while value.type.count > 1:
@@ -151,7 +169,7 @@ def rounded(typing, like, total):
     single = vector_of(like.dtype)
 
     def emit(context, builder, sig, args):
-        parts = _halves(builder, args[1])
+        parts = parts_of(builder, args[1])
         if single.element == types.float64:
             return builder.fadd(*parts)
         half, zero = ir.VectorType(ir.FloatType(), single.count // 2), ir.Constant(_DOUBLES.llvm, [0.0] * 8)
@@ -214,7 +232,7 @@ def store_total(typing, pointer, index, total):
     """Puts a running sum at place ``index`` of many."""
 
     def emit(context, builder, sig, args):
-        for value, at in zip(_halves(builder, args[2]), _parts(builder, *args[:2]), strict=True):
+        for value, at in zip(parts_of(builder, args[2]), _parts(builder, *args[:2]), strict=True):
             builder.store(value, at, align=8)
         return context.get_dummy_value()
 
@@ -237,7 +255,7 @@ def store_sums(typing, pointer, index, row, like, total):
     """Puts a running sum as one float64 sum a lane at ``pointer[index:]``, and its error ``row`` places further on."""
 
     def emit(context, builder, sig, args):
-        parts = _halves(builder, args[4])
+        parts = parts_of(builder, args[4])
         zero = ir.Constant(_DOUBLES.llvm, [0.0] * 8)
         if like.element == types.float32:
             upper = builder.add(args[2], ir.Constant(I64, 8))

@@ -3,7 +3,8 @@
     softmax      y (dy - sum(y dy)) / T
     log_softmax  (dy - exp(y) sum(dy)) / T, where y is finite; a place that is -inf stays there, and counts for nothing
 
-The sums have twice the precision of their terms and the order of lane.py, in rows and columns alike.
+The sums have twice the precision of their terms and the order of lane.py, in rows and columns alike. The products of
+16-bit values are exact in float32, where four of them are added, as lane.py adds exponentials.
 """
 
 from collections.abc import Callable
@@ -15,12 +16,7 @@ import numpy as np
 from softmax_numba.cpu.exponential import Reference, Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.simd import fma, select, times
-from softmax_numba.cpu.sums import (
-    as_total,
-    plus,
-    plus_product,
-    product_total,
-)
+from softmax_numba.cpu.sums import as_total, plus, plus_product, product_total
 
 
 class One(NamedTuple):
@@ -42,6 +38,16 @@ def softmax_more(total, y, dy):
 
 
 @inlined
+def narrow_softmax_term(y, dy):
+    return y * select(y == 0.0, 0.0, dy)
+
+
+@inlined
+def narrow_softmax_more(term, y, dy):
+    return term + narrow_softmax_term(y, dy)
+
+
+@inlined
 def softmax_cotangent(y, dy, total, inverse, one):
     return select(y == 0.0, 0.0, times(fma(y, dy - total, 0.0), inverse))  # 0, not -0
 
@@ -54,6 +60,16 @@ def finite_term(y, dy):
 @inlined
 def finite_more(total, y, dy):
     return plus_product(total, y, dy)
+
+
+@inlined
+def narrow_term(y, dy):
+    return y * dy
+
+
+@inlined
+def narrow_more(term, y, dy):
+    return term + y * dy
 
 
 @inlined
@@ -80,9 +96,9 @@ def log_softmax_cotangent(y, dy, total, inverse, one):
 class Steps(NamedTuple):
     """What is done to two vectors, or four."""
 
-    term: Callable  # what they have of a lane's sum
-    more: Callable  # the sum with theirs
-    cotangent: Callable  # of each place, from that sum
+    term: Callable  # what they have of a lane's sum: a running sum, or a vector
+    more: Callable  # another vectors' term with theirs
+    cotangent: Callable  # of each place, from the sum
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +109,18 @@ class Backward:
     steps: Steps
     # The same without a look at each place, for lanes whose sum this makes finite: then dy is, wherever y is 0.
     finite: Steps | None
+    narrow: "Backward | None" = None  # the way back of 16-bit values, if it is another
 
 
 SOFTMAX_VJP = Backward(
     "softmax_vjp",
     Steps(softmax_term, softmax_more, softmax_cotangent),
     Steps(finite_term, finite_more, finite_cotangent),
+    Backward(
+        "softmax_vjp",
+        Steps(narrow_softmax_term, narrow_softmax_more, softmax_cotangent),
+        Steps(narrow_term, narrow_more, finite_cotangent),
+    ),
 )
 LOG_SOFTMAX_VJP = Backward("log_softmax_vjp", Steps(log_softmax_term, log_softmax_more, log_softmax_cotangent), None)
 

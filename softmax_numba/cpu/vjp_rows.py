@@ -32,13 +32,9 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
 )
 from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
-from softmax_numba.cpu.sums import (
-    as_total,
-    collapsed,
-    plus,
-    plus_four,
-)
+from softmax_numba.cpu.sums import as_total, collapsed
 from softmax_numba.cpu.vjp import one_like
+from softmax_numba.cpu.vjp_sums import row_sums
 from softmax_numba.cpu.wide import load_first_zero, load_wide
 
 _SPARE = 64  # bytes, to begin a buffer on a cache line
@@ -72,8 +68,7 @@ class Due(NamedTuple):
 def _first_term(term):
     @inlined
     def first_term(y, dy, i, count):
-        """The terms of a vector of which there are ``count - i`` places, if any; the others hold zeros."""
-        return term(load_first_zero(y, i, count - i, 1), load_first_zero(dy, i, count - i, 1))
+        return term(load_first_zero(y, i, count, 1), load_first_zero(dy, i, count, 1))
 
     return first_term
 
@@ -81,10 +76,8 @@ def _first_term(term):
 @functools.cache
 def _row_steps(steps, width, asking_to):
     """Compiles the sum over a stretch of a row, and its cotangents; rows of up to so many bytes ask for the next."""
-    term, more, cotangent = steps
-    wide = 4 * width
-
-    first_term = _first_term(term)
+    cotangent, wide = steps.cotangent, 4 * width
+    _, with_quad, with_rest = row_sums(steps, width, _first_term(steps.term))
 
     @inlined
     def write_quad(due, i, one, past_cache):
@@ -106,22 +99,13 @@ def _row_steps(steps, width, asking_to):
         zero = filled(y, 0.0)
         i = 0
         while i + wide <= count:
-            a, b, c, d = i, i + width, i + 2 * width, i + 3 * width
-            first = more(term(load(y, a), load(dy, a)), load(y, b), load(dy, b))
-            second = more(term(load(y, c), load(dy, c)), load(y, d), load(dy, d))
-            total = plus(zero, total, plus(zero, first, second))
+            total = with_quad(zero, total, y, dy, i)
             for k in range(4):
                 prefetch(y, i + AHEAD + k * width)
                 prefetch(dy, i + AHEAD + k * width)
             write_quad(due, i, one, past_cache)
             i += wide
-        if 0 < count - i <= width:
-            total = plus(zero, total, first_term(y, dy, i, count))
-        elif i < count:
-            a, b, c, d = i, i + width, i + 2 * width, i + 3 * width
-            first, second = first_term(y, dy, a, count), first_term(y, dy, b, count)
-            total = plus_four(zero, total, first, second, first_term(y, dy, c, count), first_term(y, dy, d, count))
-        return total
+        return with_rest(zero, total, y, dy, i, count)
 
     @inlined
     def due_of(y, dy, count, out, total, inverse, one, past_cache):
@@ -152,32 +136,11 @@ def _row_steps(steps, width, asking_to):
 
 
 @functools.cache
-def _steps_of_few(steps, width):
-    """Compiles the same for rows of at most four vectors, a vector at a time."""
-    term, _, cotangent = steps
-    last_term = _first_term(term)
-
-    @inlined
-    def whole_term(y, dy, i):
-        return term(load(y, i), load(dy, i))
-
-    @inlined
-    def sum_of_few(y, dy, count):
-        """The sum over a row."""
-        zero, second, third, fourth = filled(y, 0.0), width, 2 * width, 3 * width
-        if count <= second:
-            return last_term(y, dy, 0, count)
-        total = whole_term(y, dy, 0)
-        if count <= third:
-            return plus(zero, total, last_term(y, dy, second, count))
-        total = plus(zero, total, whole_term(y, dy, second))
-        if count <= fourth:
-            return plus(zero, total, last_term(y, dy, third, count))
-        return plus(zero, total, plus(zero, whole_term(y, dy, third), last_term(y, dy, fourth, count)))
+def _writing_few(cotangent, width):
+    """Compiles the writing of rows of at most four vectors, a vector at a time."""
 
     @inlined
     def write_few(y, dy, count, out, total, inverse, one):
-        """Its cotangents."""
         i = 0
         while i + width <= count:
             store(out, i, cotangent(load(y, i), load(dy, i), total, inverse, one))
@@ -186,7 +149,7 @@ def _steps_of_few(steps, width):
             given, other = load_first(y, i, count - i), load_first(dy, i, count - i)
             store_first(out, i, count - i, cotangent(given, other, total, inverse, one))
 
-    return sum_of_few, write_few
+    return write_few
 
 
 @inlined
@@ -199,11 +162,12 @@ def staged(y, dy, o, start, j, count, stage, other):
 def vjp_rows(backward, compute):
     """Compiles the sweep over lanes ``first`` to ``last`` of y, dy and out (outer, length, inner)."""
     width, room = 64 // np.dtype(compute).itemsize, BLOCK + _SPARE
-    looks = backward.finite is not None
+    likely, looks = backward.finite or backward.steps, backward.finite is not None
     asking_to = ASKING_TO if backward.finite else MOST_BYTES
     add_guarded, due_guarded, finish_guarded = _row_steps(backward.steps, width, asking_to)
-    add_up, due_of, finish = _row_steps(backward.finite or backward.steps, width, asking_to)
-    sum_of_few, write_few = _steps_of_few(backward.finite or backward.steps, width)
+    add_up, due_of, finish = _row_steps(likely, width, asking_to)
+    sum_of_few, _, _ = row_sums(likely, width, _first_term(likely.term))
+    write_few = _writing_few(likely.cotangent, width)
 
     @inlined
     def in_pieces(y, dy, temperature, out, o, j, one, nothing, stages):
@@ -240,10 +204,11 @@ def vjp_rows(backward, compute):
             finish(due, length, one, streamed)
             due = nothing
             high, low = collapsed(zero, total)
-            if looks and not math.isfinite(high + low):
+            of_lane = compute(high + low)
+            if looks and not math.isfinite(of_lane):
                 break
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
-            due = due_of(p, q, length, to, compute(high + low), scale.inverse, one, streamed)
+            due = due_of(p, q, length, to, of_lane, scale.inverse, one, streamed)
             if not woven:
                 finish(due, 0, one, streamed)
                 due = nothing
@@ -262,14 +227,15 @@ def vjp_rows(backward, compute):
         j = lane - o * inner
         while lane < last:
             p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
-            high, low = collapsed(zero, sum_of_few(p, q, length))
+            high, low = collapsed(zero, sum_of_few(zero, p, q, 0, length))
             for k in range(0, length, width):
                 prefetch(p, k + 2 * AHEAD)
                 prefetch(q, k + 2 * AHEAD)
-            if looks and not math.isfinite(high + low):
+            of_lane = compute(high + low)
+            if looks and not math.isfinite(of_lane):
                 break
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
-            write_few(p, q, length, to, compute(high + low), scale.inverse, one)
+            write_few(p, q, length, to, of_lane, scale.inverse, one)
             lane, j = lane + 1, j + 1
             if j == inner:
                 o, j = o + 1, 0
