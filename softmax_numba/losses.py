@@ -9,7 +9,7 @@ import numpy as np
 from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, filled, like, may_write, one_device
 from softmax_numba.cpu import loss_plain
-from softmax_numba.dtypes import FLOATS, name_of, result_name, with_own_dtype
+from softmax_numba.dtypes import FLOATS, for_kernel, name_of, own_name, result_name, with_own_dtype
 from softmax_numba.lanes import in_c_order
 from softmax_numba.loss_calls import (
     checked_index,
@@ -177,11 +177,8 @@ def _short_way(
     if type(reduction) is not str or reduction not in loss_plain.REDUCTIONS or type(ignored) is not int:
         return None
     dtype = logits.dtype
-    if dtype is _FLOAT32:
-        name = "float32"
-    elif dtype is _FLOAT64:
-        name = "float64"
-    else:
+    name = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else own_name(dtype)
+    if name is None:
         own = with_own_dtype(logits)
         return None if own is logits else _short_way(own, targets, axis, weight, ignored, how, gradient, out)
     if targets.shape != shape[:-1]:
@@ -208,7 +205,10 @@ def _short_way(
                 return None
             logits, targets = logits.reshape(-1, shape[-1]), targets.reshape(-1)
             rows = None if answer is None else answer.reshape(logits.shape)
-        found = np.empty(len(logits) if reduction == "none" else 1, dtype)
+        narrow = dtype.itemsize == 2
+        if narrow:
+            logits, rows = for_kernel(logits, name), None if rows is None else for_kernel(rows, name)
+        found = np.empty(len(logits) if reduction == "none" else 1, np.float64 if narrow else dtype)
         if not loss_plain.run(name, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
             return None
     except OverflowError:  # an index to be ignored that 64 bits cannot hold
@@ -217,6 +217,9 @@ def _short_way(
         if in_c_order((logits, targets), () if rows is None else (rows,)):
             raise
         return None
+    if narrow:
+        with np.errstate(all="ignore"):
+            found = found.astype(dtype)
     if reduction == "none" and axes > 1:
         return found.reshape(shape[:-1]), answer
     return found[0], answer

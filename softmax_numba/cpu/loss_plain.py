@@ -22,10 +22,10 @@ from softmax_numba.cpu.lane import NORMALISER, PARTS
 from softmax_numba.cpu.loss_sweeps import INDICES, arranged, body_of_losses
 from softmax_numba.cpu.loss_totals import added_up, counts_of
 from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import PARALLEL_FROM
+from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.threads import set_share_size, share_size
-from softmax_numba.dtypes import dtype_of, storage_of
+from softmax_numba.dtypes import STORED, dtype_of, storage_of
 
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 _NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
@@ -48,6 +48,7 @@ class _Arrangement(NamedTuple):
     storage: str
     gradient: bool
     parallel: bool
+    alone: Callable[..., int]  # the kernel for one thread
     normalise: int
     lose: int
     numbers: np.ndarray
@@ -66,7 +67,8 @@ def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int)
     lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
     size = min(how.size, how.units)
     numbers = np.array([sweep == "short", lanes_of_unit, size, how.units, shares, how.past_cache], np.int64)
-    return _Arrangement(storage, gradient, shares > 1, normalise, body_of_losses(how.kernel), numbers)
+    alone = _kernel(storage, gradient, _ALONE)
+    return _Arrangement(storage, gradient, shares > 1, alone, normalise, body_of_losses(how.kernel), numbers)
 
 
 def run(
@@ -84,15 +86,15 @@ def run(
     Parameters
     ----------
     storage : str
-        The dtype of x, float32 or float64.
+        The dtype of x.
     x : numpy.ndarray, shape (lanes, classes)
-        In C order, not empty.
+        In C order, not empty; as kernels take it.
     targets : numpy.ndarray, shape (lanes,)
         Contiguous int64.
     found : numpy.ndarray
-        Gets the losses of the lanes, or their one sum or mean.
+        Gets the losses of the lanes, or their one sum or mean: of x's dtype, of float64 for 16 bits.
     out : numpy.ndarray, shape (lanes, classes), optional
-        Gets the gradient.
+        Gets the gradient, as kernels take it.
     ignore : int
         The index that counts for nothing.
     reduction : int
@@ -103,14 +105,21 @@ def run(
     TypeError, OverflowError
         If an array is in another order or read-only, or ``ignore`` is no int64.
     """
-    many = threads.in_use() if x.size >= PARALLEL_FROM else 1
-    how = _arranged(storage, *x.shape, out is not None, many)
+    lanes, classes = x.shape
+    values = lanes * classes
+    many = threads.in_use() if values >= PARALLEL_FROM else 1
+    how = _arranged(storage, lanes, classes, out is not None, many)
     if how is None:
         return False
-    losses = pages.empty((-(-len(x) // 8) * 8,), np.float64)
-    call = (how.normalise, how.lose, x, targets, losses, found, _NOTHING[storage] if out is None else out)
-    call += ignore, reduction, how.numbers
-    many = crew.begin(x.size)
+    if out is None:
+        out = _NOTHING[storage]
+    if values < CREW_FROM and not how.parallel:  # what is below costs as much as ten rows
+        losses = np.empty((lanes + 7) // 8 * 8)
+        said = how.alone(how.normalise, how.lose, x, targets, losses, found, out, ignore, reduction, how.numbers, 1, 0)
+        return said == DONE
+    losses = pages.empty(((lanes + 7) // 8 * 8,), np.float64)
+    call = how.normalise, how.lose, x, targets, losses, found, out, ignore, reduction, how.numbers
+    many = crew.begin(values)
     if many > 0:
         try:
             said = how.kernel(_CREW)(*call, many, crew.address())
@@ -120,12 +129,12 @@ def run(
             return said == DONE
     states: list[int] = []
     if not how.parallel or not threads.run(lambda: states.append(how.kernel(_LAYER)(*call, 1, 0))):
-        states.append(how.kernel(_ALONE)(*call, 1, 0))
-    crew.ended(x.size)
+        states.append(how.alone(*call, 1, 0))
+    crew.ended(values)
     return states[0] == DONE
 
 
-_NOTHING = {name: np.empty((0, 0), name) for name in ("float32", "float64")}  # in the place of a gradient
+_NOTHING = {name: np.empty((0, 0), dtype) for name, dtype in STORED.items()}  # in the place of a gradient
 
 
 @inlined
@@ -174,13 +183,15 @@ def _arrays(storage: str) -> tuple[types.Type, ...]:
     """The types of x, targets, losses, what is found, and the gradient."""
     kind = storage_of(storage)
     values, indices = types.Array(kind, 2, "C", readonly=True), types.Array(types.int64, 1, "C", readonly=True)
-    return values, indices, types.Array(types.float64, 1, "C"), types.Array(kind, 1, "C"), types.Array(kind, 2, "C")
+    found = types.float64 if dtype_of(storage).itemsize == 2 else kind
+    return values, indices, types.Array(types.float64, 1, "C"), types.Array(found, 1, "C"), types.Array(kind, 2, "C")
 
 
 @once
 def _kernel(storage: str, gradient: bool, way: str) -> Callable[..., int]:
     arrays = Arrays(storage_of(storage), False, False, True)
-    compute, stored = arrays.compute.type, dtype_of(storage).type
+    compute = arrays.compute.type
+    stored = np.float64 if dtype_of(storage).itemsize == 2 else compute
 
     @inlined
     def refuses(x, targets, out, wrong):
