@@ -96,6 +96,8 @@ _WAYS_BACK = (
     _workload((64, 1000, 128), 1),
     _workload((10**6, 10)),
 )
+# Losses and gradients of the sizes that softmax is measured at, from a single call to lanes of 16 and rows in memory.
+_OTHERS = (_CALLS[2], _CACHE[0], _TINY[0], *_MEMORY[:2])
 _MIXED = (_SHORT[1], _TINY[0], _MEMORY[2], _CACHE[0], _VOCABULARIES[0], _INNER[1])
 
 
@@ -144,6 +146,13 @@ _TABLE = (
         "sums in a sweep of their own",
         1.7,
         _tasks(_WAYS_BACK, ("softmax_vjp", "log_softmax_vjp")),
+    ),
+    Regime(
+        "sizes",
+        "losses and gradients at other sizes",
+        "",
+        1.0,
+        _tasks(_OTHERS, TRAINING_OPS[:-1]),
     ),
     Regime(
         "kinds",
