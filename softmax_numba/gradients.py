@@ -1,5 +1,6 @@
 """softmax_vjp and log_softmax_vjp."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -113,11 +114,14 @@ def log_softmax_vjp(
 
 
 def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> np.ndarray | None:
-    """The result for rows of plain arrays of one dtype; None, and nothing done, for everything else."""
+    """The result for plain arrays of one dtype: rows, and other axes of arrays in C order; None, and nothing done, for
+    everything else."""
     if type(y) is not np.ndarray or type(dy) is not np.ndarray or type(axis) is not int:
         return None
     dtype, axes = y.dtype, y.ndim
-    if (axis != -1 and axis != axes - 1) or not axes or not y.size:
+    if axis < 0:
+        axis += axes
+    if not 0 <= axis < axes or not y.size:
         return None
     if type(temperature) is not float or temperature != 1.0:
         return None
@@ -136,15 +140,20 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
         found = None if own.dtype is not dtype else _short_way(backward, y, dy, axis, temperature, own)
         return None if found is None else out
     given = y, dy, out
-    if axes != 2:
-        if not (
-            y.shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray
-        ):
+    if axes != 2 or axis != 1:
+        shape = y.shape
+        if not (shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray):
             return None
-        rows = -1, y.shape[-1]
-        given = y.reshape(rows), dy.reshape(rows), out.reshape(rows)
+        inner = 1 if axis == axes - 1 else math.prod(shape[axis + 1 :])
+        lanes = (-1, shape[axis]) if inner == 1 else (-1, shape[axis], inner)
+        given = y.reshape(lanes), dy.reshape(lanes), out.reshape(lanes)
     if dtype.itemsize == 2:
         given = for_kernel(given[0], storage), for_kernel(given[1], storage), for_kernel(given[2], storage)
+    if given[0].ndim == 3:
+        if not (y.flags.aligned and dy.flags.aligned and may_write(y, out) and may_write(dy, out)):
+            return None
+        vjp_sweeps.run(backward, (storage, storage), given[0], given[1], None, given[2])
+        return out
     enter, sweep = vjp_sweeps.door_for(backward, *given[0].shape, storage)
     try:
         said = enter(*given)

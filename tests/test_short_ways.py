@@ -139,6 +139,44 @@ def test_ways_back_are_those_of_the_long_way(name, dtype, long_way):
 
 
 @every_dtype
+@every_way_back
+def test_ways_back_along_other_axes(name, dtype, long_way):
+    """Of arrays in C order; the long way is left those that are not, do not stand at whole numbers, or overlap."""
+    forward, way_back, exact = WAYS_BACK[name]
+    backward = {"softmax": gradients.SOFTMAX_VJP, "log_softmax": gradients.LOG_SOFTMAX_VJP}[name]
+    rng = np.random.default_rng(6)
+    for shape in ((3, 7), (40, 1), (1, 40), (5, 17, 3), (2, 3, 4, 5), (90, 70), (4, 1, 6)):
+        for axis in range(-len(shape), len(shape)):
+            y, dy = forward(rng.normal(size=shape).astype(dtype), axis), rng.normal(size=shape).astype(dtype)
+            dx = way_back(y, dy, axis)
+            for given in (y, dy):
+                room = given.copy()
+                mine = (room, dy) if given is y else (y, room)
+                assert way_back(*mine, axis, out=room) is room
+                assert same_bits(room, dx)
+            assert not long_way, (shape, axis)
+            assert same_bits(dx, gradients._vjp(backward, y, dy, axis, 1.0, None)), (shape, axis)
+            assert_close(dx, exact(y, dy, axis))
+            long_way.clear()
+    y, dy = forward(rng.normal(size=(6, 8)).astype(dtype), 0), rng.normal(size=(6, 8)).astype(dtype)
+    expected = way_back(y, dy, 0)
+    bytes_ = np.zeros(y.nbytes + 1, np.uint8)
+    odd = bytes_[1:].view(dtype).reshape(6, 8)
+    odd[...] = y
+    room = np.zeros(y.size + 3, dtype)
+    room[:-3].reshape(6, 8)[...] = y
+    for a, b, out in (
+        (odd, dy, None),
+        (np.asfortranarray(y), dy, None),
+        (y, dy, odd),
+        (room[:-3].reshape(6, 8), dy, room[3:].reshape(6, 8)),
+    ):
+        long_way.clear()
+        assert same_bits(way_back(a, b, 0, out=out).copy(), expected)
+        assert long_way
+
+
+@every_dtype
 def test_unpickled_arrays(dtype, long_way):
     """Their dtype equals NumPy's own and is another object (not so that of ml_dtypes)."""
     case = _case((30, 9), dtype)
