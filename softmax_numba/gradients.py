@@ -131,7 +131,8 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
         if (own is y and other is dy) or own.dtype is not other.dtype:
             return None
         return _short_way(backward, own, other, axis, temperature, out)
-    if out is None:
+    fresh = out is None
+    if fresh:
         out = pages.empty(y.shape, dtype)
     elif type(out) is not np.ndarray:
         return None
@@ -150,9 +151,11 @@ def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any,
     if dtype.itemsize == 2:
         given = for_kernel(given[0], storage), for_kernel(given[1], storage), for_kernel(given[2], storage)
     if given[0].ndim == 3:
-        if not (y.flags.aligned and dy.flags.aligned and may_write(y, out) and may_write(dy, out)):
+        if not (y.flags.aligned and dy.flags.aligned):
             return None
-        vjp_sweeps.run(backward, (storage, storage), given[0], given[1], None, given[2])
+        if not (fresh or ((y is out or may_write(y, out)) and (dy is out or may_write(dy, out)))):
+            return None
+        vjp_sweeps.run_lanes(backward, storage, *given)
         return out
     enter, sweep = vjp_sweeps.door_for(backward, *given[0].shape, storage)
     try:

@@ -165,6 +165,13 @@ def run(
     _carrier(backward, names, (outer, length, inner), sweep, temperature is not None, many)(y, dy, temperature, out)
 
 
+def run_lanes(backward: Backward, storage: str, y: np.ndarray, dy: np.ndarray, out: np.ndarray) -> None:
+    """The same for arrays (outer, length, inner) of one dtype in C order, without a temperature."""
+    sweep = "columns" if y.shape[2] >= FEWEST_COLUMNS else "rows"
+    many = threads.in_use() if y.size >= PARALLEL_FROM else 1
+    _carrier(backward, (storage, storage), y.shape, sweep, False, many)(y, dy, None, out)
+
+
 def run_rows(backward: Backward, sweep: Sweep, storage: str, y: np.ndarray, dy: np.ndarray, out: np.ndarray) -> None:
     """The same for what :func:`door` takes."""
     many = threads.in_use() if y.size >= PARALLEL_FROM else 1
