@@ -9,12 +9,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from softmax_numba.cpu.inlining import INLINED, inlined
-from softmax_numba.cpu.memory import load_first, place_of, store, store_first, width_of
+from softmax_numba.cpu.inlining import INLINED
+from softmax_numba.cpu.memory import moved, place_of
 from softmax_numba.cpu.partial import first_places
 from softmax_numba.cpu.simd import I32, I64, Vector, repeat, split
+from softmax_numba.cpu.stretch import copy_stretch
 from softmax_numba.cpu.sums import exact_sum_of_pairs, parts_of, total_of
-from softmax_numba.cpu.wide import load_wide
 
 FOUR = 4
 _SUMS = Vector(types.float64, FOUR)
@@ -26,30 +26,19 @@ def computed(p, start, end, room, copied):
     raise NotImplementedError("only inside compiled code")
 
 
-@inlined
-def _copy(p, i, end, room):
-    width = width_of(room)
-    while i + 4 * width <= end:
-        store(room, i, load_wide(p, i, 4))
-        i += 4 * width
-    while i < end:
-        store_first(room, i, end - i, load_first(p, i, end - i))
-        i += width
-
-
 @overload(computed, jit_options=INLINED)
 def _computed(p, start, end, room, copied):
     if p.dtype != room.dtype:
 
         def converted(p, start, end, room, copied):
-            _copy(p, start, end, room)
+            copy_stretch(moved(p, start), end - start, moved(room, start))
             return room
 
         return converted
 
     def as_asked(p, start, end, room, copied):
         if copied:
-            _copy(p, start, end, room)
+            copy_stretch(moved(p, start), end - start, moved(room, start))
             return room
         return p
 

@@ -113,7 +113,7 @@ def run(
         return False
     if out is None:
         out = _NOTHING[storage]
-    if values < CREW_FROM and not how.parallel:  # what is below costs as much as ten rows
+    if values < CREW_FROM:  # one thread; what is below costs as much as ten rows
         losses = np.empty((lanes + 7) // 8 * 8)
         said = how.alone(how.normalise, how.lose, x, targets, losses, found, out, ignore, reduction, how.numbers, 1, 0)
         return said == DONE

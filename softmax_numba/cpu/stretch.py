@@ -6,6 +6,17 @@ from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import load, load_first, store, store_first, stream, to_full_vectors, width_of
 
 
+@inlined
+def copy_stretch(p, count, out):
+    """``out[:count]`` from ``p``; either may be of 16 bits."""
+    i, width = 0, width_of(out)
+    while i + width <= count:
+        store(out, i, load(p, i))
+        i += width
+    if i < count:
+        store_first(out, i, count - i, load_first(p, i, count - i))
+
+
 @functools.cache
 def stretch_map(operation):
     """Compiles the map from values that lie side by side to results that do."""

@@ -4,7 +4,8 @@
     log_softmax  (dy - exp(y) sum(dy)) / T, where y is finite; a place that is -inf stays there, and counts for nothing
 
 The sums have twice the precision of their terms and the order of lane.py, in rows and columns alike. The products of
-16-bit values are exact in float32, where four of them are added, as lane.py adds exponentials.
+16-bit values are exact in float32, or below its normal numbers; four of them are added in it, as lane.py adds
+exponentials.
 """
 
 from collections.abc import Callable
@@ -97,7 +98,7 @@ class Steps(NamedTuple):
     """What is done to two vectors, or four."""
 
     term: Callable  # what they have of a lane's sum: a running sum, or a vector
-    more: Callable  # another vectors' term with theirs
+    more: Callable  # the term of others with theirs
     cotangent: Callable  # of each place, from the sum
 
 

@@ -118,7 +118,7 @@ def vjp_short(backward, compute):
         lanes, length = y.shape[0], y.shape[1]
         one = one_like(compute(0))
         per_tile = max(1, TILE_VALUES // length)
-        if per_tile > 4:
+        if per_tile > 4:  # short rows are added up four at once
             per_tile = per_tile // 4 * 4
         room = wide + (per_tile + 4) * length + wide
         totals = moved(allocated(compute(0), 4 * room), wide)

@@ -102,8 +102,8 @@ def _sum_by_fours(term, fours):
         return as_total(term(load_four(y, i), load_four(dy, i)))
 
     @inlined
-    def sum_by_fours(zero, y, dy, i, length):
-        count, at = length - last, i + last
+    def sum_by_fours(y, dy, i, length):
+        count, at, zero = length - last, i + last, load_four(y, i)
         rest = as_total(term(first_of(load_four(y, at), count), first_of(load_four(dy, at), count)))
         if fours == 1:
             return rest
@@ -120,7 +120,7 @@ def _sum_by_vectors(steps, width):
     sum_of_few, _, _ = row_sums(steps, width, _first_term(steps.term))
 
     @inlined
-    def sum_by_vectors(zero, y, dy, i, length):
+    def sum_by_vectors(y, dy, i, length):
         zero = load(y, i)
         return as_four(zero, sum_of_few(zero, y, dy, i, length))
 
@@ -133,10 +133,10 @@ def _four_at_once(sum_of_row, spread, places):
     def add_up(y, dy, rows, length, totals):
         end, finite, zero = (rows - 1) * length, 0, load_four(totals, 0)
         for i in range(0, end + 1, 4 * length):  # where there are not four any more, the last one stands for others
-            a = sum_of_row(zero, y, dy, i, length)
-            b = sum_of_row(zero, y, dy, min(i + length, end), length)
-            c = sum_of_row(zero, y, dy, min(i + 2 * length, end), length)
-            d = sum_of_row(zero, y, dy, min(i + 3 * length, end), length)
+            a = sum_of_row(y, dy, i, length)
+            b = sum_of_row(y, dy, min(i + length, end), length)
+            c = sum_of_row(y, dy, min(i + 2 * length, end), length)
+            d = sum_of_row(y, dy, min(i + 3 * length, end), length)
             sums = rounded_to(totals, sums_of_four(zero, a, b, c, d))
             finite += how_many(magnitude(sums) < np.inf)
             spread(totals, i, length, sums, places)

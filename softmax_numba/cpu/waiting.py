@@ -12,14 +12,13 @@ from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
-    load_first,
     moved,
-    store_first,
     stored_size,
     stream_four,
     stream_line,
     width_of,
 )
+from softmax_numba.cpu.stretch import copy_stretch
 
 
 class Waiting(NamedTuple):
@@ -64,7 +63,7 @@ def handed_over(waiting, values):
     line = LINE_BYTES // stored_size(values)
     lines = waiting.end // line * line
     head = 0 if lines > 0 else waiting.head
-    _copy(moved(waiting.values, lines + head), waiting.end - lines - head, moved(values, head))
+    copy_stretch(moved(waiting.values, lines + head), waiting.end - lines - head, moved(values, head))
     whole = Waiting(waiting.values, waiting.target, waiting.head, lines, 0)
     return with_more(whole, 0), Waiting(values, moved(waiting.target, lines), head, waiting.end - lines, 0)
 
@@ -77,14 +76,6 @@ def stream_quad(waiting, i):
 
 
 @inlined
-def _copy(p, count, out):
-    i = 0
-    while i < count:
-        store_first(out, i, count - i, load_first(p, i, count - i))
-        i += width_of(p)
-
-
-@inlined
 def without_lines(waiting, done):
     """The stretch after its whole lines have been streamed, of which ``done`` results were before."""
     values, target, head, end, _ = waiting
@@ -94,11 +85,11 @@ def without_lines(waiting, done):
         return waiting
     i = done
     if head > 0:
-        _copy(moved(values, head), line - head, moved(target, head))
+        copy_stretch(moved(values, head), line - head, moved(target, head))
         i = line
     for k in range(i, whole, line):
         stream_line(target, values, k)
-    _copy(moved(values, whole), end - whole, values)
+    copy_stretch(moved(values, whole), end - whole, values)
     return Waiting(values, moved(target, whole), 0, end - whole, 0)
 
 
@@ -106,5 +97,5 @@ def without_lines(waiting, done):
 def write_out(waiting):
     """Writes all that waits, and gives the buffer back."""
     values, target, head, end, _ = without_lines(waiting, 0)
-    _copy(moved(values, head), end - head, moved(target, head))
+    copy_stretch(moved(values, head), end - head, moved(target, head))
     release(values)
