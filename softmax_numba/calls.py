@@ -17,7 +17,7 @@ from softmax_numba.arguments import (
     one_device,
     within_reach,
 )
-from softmax_numba.cpu import door, handed, sweeps, threads
+from softmax_numba.cpu import door, entering, handed, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name, with_own_dtype
@@ -28,18 +28,19 @@ from softmax_numba.lanes import Split, as_lanes, lane_numbers, lane_shape, reduc
 _LAST = -1  # an axis; CPython has one object for it
 
 
-def _plain(dtype: np.dtype) -> str:
+def plain(dtype: np.dtype) -> str:
     """The name of a float dtype in this machine's byte order; else none."""
     name = name_of(dtype)
     return name if name in FLOATS and dtype == dtype_of(name) else ""
 
 
 # Of another dtype's door, then something is missing: the fold, a sweep, and one more where threads come and go.
-_MOST_TRIES = 5
+MOST_TRIES = 5
 
 
-def _no_door(x: Any, axis: Any, out: Any, numbers: Any) -> int:
-    return door.OTHER
+def no_door(*arguments: Any) -> int:
+    """What stands for the door of the last call before the first."""
+    return entering.OTHER
 
 
 def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | None]:
@@ -49,9 +50,9 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     shapes and places are looked at in compiled code, by the door that the last call went through.
     """
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
-    done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, door.OTHER, door.LARGE
-    doors: dict[str, door.Door | None] = {}
-    last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = _no_door, None
+    done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, entering.OTHER, entering.LARGE
+    doors: dict[str, entering.Door | None] = {}
+    last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = no_door, None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
         nonlocal last
@@ -70,7 +71,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             else:
                 return None
         enter, numbers = way = last
-        for _ in range(_MOST_TRIES):
+        for _ in range(MOST_TRIES):
             said = enter(x, axis, out, numbers)
             if said == done:
                 last = way
@@ -84,15 +85,15 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
             if own is not x:
                 found = call(own, axis, None if fresh else with_own_dtype(out) if type(out) is ndarray else out)
                 return found if fresh or found is None else out
-            asked = door_for(_plain(x.dtype))
+            asked = door_for(plain(x.dtype))
             if asked is None:
                 return None
             if said != other:
-                asked.make(said - door.MISSING)
+                asked.make(said - entering.MISSING)
             enter, numbers = way = asked.enter, asked.numbers
         return None
 
-    def door_for(name: str) -> door.Door | None:
+    def door_for(name: str) -> entering.Door | None:
         if name not in doors:
             doors[name] = door.door(operation, name) if name and handed.readable() else None
         return doors[name]
@@ -100,17 +101,19 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""
         dtype, shape = x.dtype, x.shape
-        name = _plain(dtype)
+        name = plain(dtype)
         if not name or type(axis) is not int or not -x.ndim <= axis < x.ndim:
             return None
         length = shape[axis]
-        if not x.flags.c_contiguous or length < 2 or not x.size:
+        if not x.flags.c_contiguous or not x.size:
             return None
         before, after = shape[:axis], shape[axis:][1:]
         wanted = before + after if one_number else shape
         fresh = out is None
         if fresh:
             out = pages.empty(wanted, dtype_of(name))
+            if length == 1:  # which the door takes, however many there are
+                return call(x, axis, out)
         else:
             if type(out) is not ndarray or out.dtype != dtype or out.shape != wanted or not out.flags.carray:
                 return None

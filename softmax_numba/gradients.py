@@ -1,6 +1,7 @@
 """softmax_vjp and log_softmax_vjp."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,13 @@ from softmax_numba.arguments import (
     native,
     one_device,
 )
-from softmax_numba.cpu import vjp_sweeps
-from softmax_numba.cpu.door import LARGE
-from softmax_numba.cpu.sweeps import REFUSED
+from softmax_numba.calls import MOST_TRIES, no_door, plain
+from softmax_numba.cpu import entering, handed, vjp_sweeps
+from softmax_numba.cpu.sweeps import DONE
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
-from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, own_name, result_name, with_own_dtype
+from softmax_numba.cpu.vjp_door import vjp_door
+from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
 from softmax_numba.lanes import as_lanes, in_c_order, lane_numbers, lane_shape, reduced_axes, split, write_back
-
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 __all__ = ["log_softmax_vjp", "softmax_vjp"]
 
@@ -71,8 +71,11 @@ def softmax_vjp(
     >>> softmax_vjp(y, np.array([[1.0, 0.0]]))
     array([[ 0.1875, -0.1875]])
     """
-    result = _short_way(SOFTMAX_VJP, y, dy, axis, temperature, out)
-    return _vjp(SOFTMAX_VJP, y, dy, axis, temperature, out) if result is None else result
+    if type(temperature) is float and temperature == 1.0:
+        result = _small_softmax_vjp(y, dy, axis, out)
+        if result is not None:
+            return result
+    return _vjp(SOFTMAX_VJP, y, dy, axis, temperature, out)
 
 
 def log_softmax_vjp(
@@ -109,64 +112,81 @@ def log_softmax_vjp(
     >>> log_softmax_vjp(y, np.array([[1.0, 0.0]]))
     array([[ 0.75, -0.75]])
     """
-    result = _short_way(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
-    return _vjp(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out) if result is None else result
+    if type(temperature) is float and temperature == 1.0:
+        result = _small_log_softmax_vjp(y, dy, axis, out)
+        if result is not None:
+            return result
+    return _vjp(LOG_SOFTMAX_VJP, y, dy, axis, temperature, out)
 
 
-def _short_way(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> np.ndarray | None:
-    """The result for plain arrays of one dtype: rows, and other axes of arrays in C order; None, and nothing done, for
-    everything else."""
-    if type(y) is not np.ndarray or type(dy) is not np.ndarray or type(axis) is not int:
-        return None
-    dtype, axes = y.dtype, y.ndim
-    if axis < 0:
-        axis += axes
-    if not 0 <= axis < axes or not y.size:
-        return None
-    if type(temperature) is not float or temperature != 1.0:
-        return None
-    storage = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else own_name(dtype)
-    if storage is None or dy.dtype is not dtype:
-        own, other = with_own_dtype(y), with_own_dtype(dy)
-        if (own is y and other is dy) or own.dtype is not other.dtype:
+def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray | None]:
+    """``call(y, dy, axis, out)``: the result for plain arrays along one axis; None, and nothing done, for everything
+    else. As :func:`softmax_numba.calls.short_way` is for the operations."""
+    ndarray, empty_like = np.ndarray, np.empty_like
+    done, many_values = DONE, entering.LARGE
+    doors: dict[str, entering.Door | None] = {}
+    last: tuple[Callable[..., int], np.ndarray | None] = no_door, None
+
+    def call(y: Any, dy: Any, axis: Any, out: Any) -> np.ndarray | None:
+        nonlocal last
+        if type(y) is not ndarray or type(dy) is not ndarray:
             return None
-        return _short_way(backward, own, other, axis, temperature, out)
-    fresh = out is None
-    if fresh:
-        out = pages.empty(y.shape, dtype)
-    elif type(out) is not np.ndarray:
+        fresh = out is None
+        if fresh:
+            if y.nbytes >= pages.LEAST_BYTES:
+                return large(y, dy, axis, out)
+            out = empty_like(y)
+        enter, numbers = way = last
+        for _ in range(MOST_TRIES):
+            said = enter(y, dy, axis, out, numbers)
+            if said == done:
+                last = way
+                return out
+            if said == many_values:
+                return large(y, dy, axis, out)
+            if said < entering.MISSING:
+                own = with_own_dtype(y), with_own_dtype(dy), with_own_dtype(out) if type(out) is ndarray else out
+                if not (own[0] is y and own[1] is dy and own[2] is out):
+                    found = call(*own[:2], axis, None if fresh else own[2])
+                    return found if fresh or found is None else out
+                if said != entering.OTHER:
+                    return None
+            asked = door_for(plain(y.dtype))
+            if asked is None:
+                return None
+            if said >= entering.MISSING:
+                asked.make(said - entering.MISSING)
+            enter, numbers = way = asked.enter, asked.numbers
         return None
-    elif out.dtype is not dtype:
-        own = with_own_dtype(out)
-        found = None if own.dtype is not dtype else _short_way(backward, y, dy, axis, temperature, own)
-        return None if found is None else out
-    given = y, dy, out
-    if axes != 2 or axis != 1:
-        shape = y.shape
-        if not (shape == dy.shape == out.shape and y.flags.c_contiguous and dy.flags.c_contiguous and out.flags.carray):
+
+    def door_for(name: str) -> entering.Door | None:
+        if name not in doors:
+            doors[name] = vjp_door(backward, name) if name and handed.readable() else None
+        return doors[name]
+
+    def large(y: np.ndarray, dy: np.ndarray, axis: Any, out: Any) -> np.ndarray | None:
+        """The same by a plan."""
+        name, axes = plain(y.dtype), y.ndim
+        if not name or dy.dtype != y.dtype or dy.shape != y.shape or type(axis) is not int or not -axes <= axis < axes:
             return None
-        inner = 1 if axis == axes - 1 else math.prod(shape[axis + 1 :])
-        lanes = (-1, shape[axis]) if inner == 1 else (-1, shape[axis], inner)
-        given = y.reshape(lanes), dy.reshape(lanes), out.reshape(lanes)
-    if dtype.itemsize == 2:
-        given = for_kernel(given[0], storage), for_kernel(given[1], storage), for_kernel(given[2], storage)
-    if given[0].ndim == 3:
-        if not (y.flags.aligned and dy.flags.aligned):
+        if not in_c_order((y, dy), ()) or not y.size:
             return None
-        if not (fresh or ((y is out or may_write(y, out)) and (dy is out or may_write(dy, out)))):
-            return None
-        vjp_sweeps.run_lanes(backward, storage, *given)
+        if out is None:
+            out = pages.empty(y.shape, dtype_of(name))
+        else:
+            if type(out) is not ndarray or out.dtype != y.dtype or out.shape != y.shape or not out.flags.carray:
+                return None
+            if not ((out is y or may_write(y, out)) and (out is dy or may_write(dy, out))):
+                return None
+        shape = -1, y.shape[axis], math.prod(y.shape[axis:][1:])
+        lanes, cotangents, result = (for_kernel(a, name).reshape(shape) for a in (y, dy, out))
+        vjp_sweeps.run(backward, (name, name), lanes, cotangents, None, result)
         return out
-    enter, sweep = vjp_sweeps.door_for(backward, *given[0].shape, storage)
-    try:
-        said = enter(*given)
-    except TypeError:  # other memory orders, a read-only out: the long way takes them or says so
-        if in_c_order(given[:2], given[2:]):
-            raise
-        return None
-    if said == LARGE:
-        vjp_sweeps.run_rows(backward, sweep, storage, *given)
-    return None if said == REFUSED else out
+
+    return call
+
+
+_small_softmax_vjp, _small_log_softmax_vjp = _short_way(SOFTMAX_VJP), _short_way(LOG_SOFTMAX_VJP)
 
 
 def _vjp(backward: Backward, y: Any, dy: Any, axis: Any, temperature: Any, out: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, LAST
+from softmax_numba.cpu.joining import AWAKE, LAST, SPIN
 
 needs_a_crew = pytest.mark.skipif(
     sys.platform != "linux" or min(cores(), threads.available()) < 2,
@@ -32,6 +32,15 @@ def joined(call, seconds=30.0):
             crew._crew.numbers[LAST] = 0
             return result
     raise AssertionError(f"nobody joined in {seconds} s")
+
+
+@pytest.fixture
+def nobody_awake():
+    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely."""
+    seen = crew._crew.seen
+    before, seen[SPIN] = seen[SPIN], 0
+    yield
+    seen[SPIN] = before
 
 
 @contextlib.contextmanager

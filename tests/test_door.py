@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from crews import nobody_awake as nobody_awake
 from doors import OPERATIONS, entered, long_way
 from doors import taken as taken
 from grids import layouts, no_warnings, normal
@@ -20,7 +21,7 @@ from softmax_numba import calls
 from softmax_numba.cpu import crew, door, handed, sweeps
 from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.joining import ASK, SPIN
+from softmax_numba.cpu.joining import ASK
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, SOFTMAX
 from softmax_numba.cpu.plan import (
     BLOCKS,
@@ -35,7 +36,7 @@ from softmax_numba.cpu.plan import (
 )
 from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 
-pytestmark = no_warnings
+pytestmark = [no_warnings, pytest.mark.usefixtures("nobody_awake")]
 
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.dtype("f4"), "float64": np.dtype("f8")}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
@@ -47,7 +48,8 @@ SHAPES = {
     ((1, 16), -1): ROWS,
     ((3, 7), -1): ROWS,
     ((3, 7), 0): ROWS,
-    ((FEWEST_SHORT, 1), -1): SHORT,  # but for softmax, which is certain then
+    ((FEWEST_SHORT, 1), -1): door.SINGLE,
+    ((1, 5, 6), 0): door.SINGLE,
     ((FEWEST_SHORT - 1, 7), -1): ROWS,
     ((FEWEST_SHORT, 7), -1): SHORT,
     ((2, 5, 3, 11), -1): ROWS,
@@ -68,15 +70,6 @@ SHAPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def nobody_awake():
-    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely."""
-    seen = crew._crew.seen
-    before, seen[SPIN] = seen[SPIN], 0
-    yield
-    seen[SPIN] = before
-
-
 @every_operation
 @every_dtype
 def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
@@ -87,8 +80,6 @@ def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
         result = function(x, axis)
         if sweep == WOVEN and (x.itemsize == 2 or name == "logsumexp"):
             sweep = ROWS
-        if shape[axis] == 1 and name == "softmax":
-            sweep = door.CERTAIN
         assert taken.sweeps == [sweep], shape
         assert (taken.done, taken.others) == (1, 0), shape
         expected = long_way(name, x, axis)
@@ -235,7 +226,7 @@ def test_what_is_missing_is_made_and_what_is_large_is_said():
         (x, 1, SHORT),
         (x[:9], 1, ROWS),
         (x, 0, ROWS),
-        (x[:1], 0, door.CERTAIN),
+        (x[:1], 0, door.SINGLE),
         (normal((1, 5000), np.float32), 1, BLOCKS),
         (normal((50, 200), np.float32), 1, WOVEN),
         (normal((50, 100), np.float32), 0, COLUMNS),

@@ -14,7 +14,7 @@ from numba import types
 from oracle import BFLOAT16, same_bits
 
 import softmax_numba
-from softmax_numba.cpu import crew, door, long, sweeps, vjp_sweeps
+from softmax_numba.cpu import crew, door, long, sweeps, vjp_door, vjp_plan
 from softmax_numba.cpu.blocks import MAP, REDUCE
 from softmax_numba.cpu.compiled import address_of_body
 from softmax_numba.cpu.joining import AWAKE, CALL, ENDED, LAST, LEAD, LED
@@ -147,10 +147,14 @@ def test_doors_of_ways_back_lead_who_is_awake(backward, dtype, least):
     """And leave a call to others while nobody is, or somebody else leads."""
     y, dy = (normal((least // 100 + 1, 100), np.dtype(dtype), seed=seed) for seed in (1, 2))
     out, seen = np.empty_like(y), crew._crew.seen
-    function, enter = getattr(softmax_numba, backward.name), vjp_sweeps.door(backward, "rows", dtype)
+    function, made = getattr(softmax_numba, backward.name), vjp_door.vjp_door(backward, dtype)
+    made.make(vjp_plan.ROWS)
+
+    def enter():
+        return made.enter(y, dy, -1, out, made.numbers)
 
     def call():
-        said = enter(y, dy, out)
+        said = enter()
         if said != sweeps.DONE or not seen[AWAKE]:
             function(y, dy, out=out)  # wakes somebody
             seen[LAST] = 0
@@ -163,10 +167,10 @@ def test_doors_of_ways_back_lead_who_is_awake(backward, dtype, least):
     out[:] = 77
     assert asleep()
     seen[ENDED] = time.perf_counter_ns() + 10**9  # a call has just ended
-    assert enter(y, dy, out) == door.LARGE
+    assert enter() == door.LARGE
     before, seen[AWAKE], seen[LED] = seen[AWAKE], 1, 1  # as far as a door knows
     try:
-        assert enter(y, dy, out) == door.LARGE
+        assert enter() == door.LARGE
     finally:
         seen[AWAKE], seen[LED], seen[ENDED] = before, 0, 0
     assert (out == 77).all()

@@ -96,7 +96,12 @@ def losses_of(form, dense):
 
 
 def way_back(name):
-    return lambda storage: (vjp_sweeps._body, LOG_SOFTMAX_VJP, name, str(storage), str(storage), False)
+    return lambda storage: (
+        vjp_sweeps.body_of,
+        LOG_SOFTMAX_VJP,
+        name,
+        vjp_sweeps.Arrays(str(storage), str(storage), False),
+    )
 
 
 SWEEPS = {  # and how many vectors take each step together

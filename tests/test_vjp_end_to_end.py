@@ -30,7 +30,7 @@ def _carry_out(body, y, dy, temperature, out, first, last, past_cache):
 
 def end_to_end(name, dtype, y, dy, heat, out, shares, past_cache):
     """The sweep over rows that stand end to end, in so many shares, the last one first."""
-    body = vjp_sweeps._body(BACKWARDS[name], "short", dtype.name, dtype.name, heat is not None)
+    body = vjp_sweeps.body_of(BACKWARDS[name], "short", vjp_sweeps.Arrays(dtype.name, dtype.name, heat is not None))
     lanes = [for_kernel(a, dtype.name)[:, :, None] for a in (y, dy, out)]
     units = -(-len(y) // (8 if dtype.itemsize == 8 else 16))
     for k in reversed(range(shares)):

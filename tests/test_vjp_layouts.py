@@ -5,13 +5,16 @@ import itertools
 import numba
 import numpy as np
 import pytest
+from crews import nobody_awake as nobody_awake
 from grids import every_dtype, every_map, layouts, no_warnings
 from loss_cases import PLACES, placed
 from loss_oracle import assert_close
 from oracle import BFLOAT16, same_bits
 from vjp_cases import EXACT_WAYS_BACK, WAYS_BACK, assert_right, cotangent, every_float, forward
 
-from softmax_numba.cpu import threads, vjp_sweeps
+from softmax_numba import gradients
+from softmax_numba.cpu import sharing, threads, vjp_door, vjp_sweeps
+from softmax_numba.cpu.lane import BLOCK
 
 pytestmark = no_warnings
 
@@ -74,6 +77,22 @@ def test_rows_past_the_cache_have_the_bits_of_rows_alone(name, count, n):
                 assert same_bits(found[i], row), (i, shift)
         out[...] = 7
         assert (room == 7).all()  # nothing else was written
+
+
+@every_map
+@every_float
+def test_lanes_of_many_blocks(name, dtype):
+    """Shared or not, as rows, columns and in strides, with a sum that is no number or that is: the same bits."""
+    for n in (BLOCK, BLOCK + 1, 3 * BLOCK - 1, 80_000):
+        y, dy = forward(name, (9, n), dtype, 1, n), cotangent((9, n), dtype)
+        dy[2, n // 2], dy[3, 5] = np.inf, np.nan
+        rows = WAYS_BACK[name](y, dy)
+        assert_close(rows[4:7], EXACT_WAYS_BACK[name](y[4:7], dy[4:7]))
+        assert same_bits(WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0).T.copy(), rows)
+        for i, row in enumerate(rows):
+            assert same_bits(WAYS_BACK[name](y[i], dy[i]), row)
+            for few in (y.T[:, i : i + 1], np.repeat(y[i], 2)[::2, None]):
+                assert same_bits(WAYS_BACK[name](few, dy[i][:, None], 0).ravel(), row)
 
 
 @every_map
@@ -215,31 +234,40 @@ def test_the_arguments_stay_as_they_were(name, dtype):
 
 
 @every_map
-def test_every_way_through_lanes_is_taken(name, monkeypatch):
-    """Rows, short ones and columns, by one thread and by two, within the caches and past them; what is little in one
-    compiled call."""
-    found, body, run, door = [], vjp_sweeps._body, vjp_sweeps.threads.run, vjp_sweeps.door
+def test_every_way_through_lanes_is_taken(name, monkeypatch, nobody_awake):
+    """Rows, short ones, columns and lanes that are shared themselves, by one thread and by two, in the caches and past
+    them; what is little in one compiled call."""
+    found, body, run = [], vjp_sweeps.body_of, threads.run
 
-    def recorded(backward, sweep, *kinds):
-        found.append(sweep)
-        return body(backward, sweep, *kinds)
+    def recorded(prefix):
+        def body_for(backward, sweep, arrays):
+            found.append(prefix + sweep)
+            return body(backward, sweep, arrays)
+
+        return body_for
 
     def shared(*call):
         found.append("shared")
         return run(*call)
 
-    def recorded_door(backward, sweep, storage):
-        found.append(f"door of {sweep}")
-        return door(backward, sweep, storage)
+    def new_door(backward, storage):
+        made.append(vjp_door.vjp_door.__wrapped__(backward, storage))
+        return made[-1]
 
-    for count in (2, 64):
-        few = forward(name, (count, 3), np.float32)
-        WAYS_BACK[name](few, few)  # compiled, it needs no body
-    monkeypatch.setattr(vjp_sweeps, "_body", recorded)
-    monkeypatch.setattr(vjp_sweeps, "door", recorded_door)
-    monkeypatch.setattr(vjp_sweeps, "door_for", vjp_sweeps.door_for.__wrapped__)
-    monkeypatch.setattr(vjp_sweeps.crew, "begin", lambda values: 0)
-    monkeypatch.setattr(vjp_sweeps.threads, "run", shared)
+    def forget():
+        found.clear()
+        vjp_sweeps._carrier.cache_clear()
+        for door in made:
+            door.numbers[: vjp_door.FOLD] = 0
+
+    made = []
+    monkeypatch.setattr(vjp_sweeps, "body_of", recorded(""))
+    monkeypatch.setattr(vjp_door, "body_of", recorded("door of "))
+    monkeypatch.setattr(gradients, "vjp_door", new_door)
+    backward = {"softmax": gradients.SOFTMAX_VJP, "log_softmax": gradients.LOG_SOFTMAX_VJP}[name]
+    monkeypatch.setattr(gradients, f"_small_{name}_vjp", gradients._short_way(backward))
+    monkeypatch.setattr(sharing.crew, "begin", lambda values: 0)
+    monkeypatch.setattr(threads, "run", shared)
     monkeypatch.setattr(threads, "in_use", lambda: 2)
     for shape, axis, taken in (
         ((12, 40), 1, ["door of rows"]),
@@ -248,37 +276,38 @@ def test_every_way_through_lanes_is_taken(name, monkeypatch):
         ((64, 65), 1, ["door of rows"]),
         ((64, 64), 1, ["door of short"]),
         ((9, 9, 1), 2, ["door of short"]),
-        ((40, 12), 0, ["columns"]),
-        ((40, 3), 0, ["rows"]),
-        ((2, 40, 12), 1, ["columns"]),
-        ((1100, 1003), 1, ["door of rows", "rows", "shared"]),
-        ((123_456, 9), 1, ["door of short", "short", "shared"]),
-        ((15_000, 65), 1, ["door of rows", "rows", "shared"]),
-        ((60_000, 65), 1, ["door of short", "short", "shared"]),
-        ((8000, 511), 1, ["door of short", "short", "shared"]),
-        ((8000, 512), 1, ["door of rows", "rows", "shared"]),
+        ((40, 12), 0, ["door of columns"]),
+        ((40, 3), 0, ["door of rows"]),
+        ((2, 40, 12), 1, ["door of columns"]),
+        ((1100, 1003), 1, ["rows", "shared"]),
+        ((123_456, 9), 1, ["short", "shared"]),
+        ((15_000, 65), 1, ["rows", "shared"]),
+        ((60_000, 65), 1, ["short", "shared"]),
+        ((8000, 511), 1, ["short", "shared"]),
+        ((8000, 512), 1, ["rows", "shared"]),
         ((1100, 1003), 0, ["columns", "shared"]),
+        ((400_000,), 0, ["long", "shared"]),
+        ((300_001, 2), 0, ["long", "shared"]),
     ):
-        vjp_sweeps._carrier.cache_clear()
         y, dy = forward(name, shape, np.float32, axis), cotangent(shape, np.float32)
-        found.clear()
+        forget()
         # A place that no line of memory begins at.
         room = np.full(y.size + 10, 77, np.float32)
         dx = WAYS_BACK[name](y, dy, axis, out=room[3:-7].reshape(shape))
         assert (room[:3] == 77).all() and (room[-7:] == 77).all()
         assert found == taken, shape
         for lanes in (slice(0, 9), slice(-9, None)):
-            few = (lanes,) if axis else (..., lanes)
+            few = ... if len(shape) == 1 else (lanes,) if axis else (..., lanes)
             assert_close(dx[few], EXACT_WAYS_BACK[name](y[few], dy[few], axis))
         assert same_bits(dx, WAYS_BACK[name](y, dy, axis))
     for dtype, taken in ((np.float16, "short"), (BFLOAT16, "short"), (np.float64, "rows")):
         y, dy = forward(name, (64, 64), dtype), cotangent((64, 64), dtype)
-        found.clear()
+        forget()
         WAYS_BACK[name](y, dy)
-        assert found[:1] == [f"door of {taken}"]
+        assert found == [f"door of {taken}"]
     for count, taken in ((63, "rows"), (64, "short")):
         y, dy = forward(name, (count, 5), np.float32), cotangent((count, 5), np.float32)
-        found.clear()
+        forget()
         heat = np.linspace(0.5, 2, count)[:, None]
         assert_close(WAYS_BACK[name](y, dy, temperature=heat), EXACT_WAYS_BACK[name](y, dy, temperature=heat))
         assert found == [taken]

@@ -155,7 +155,7 @@ class Before(NamedTuple):
 @functools.cache
 def row_parts(operation):
     """Compiles what a whole row and a share of a long one have in common."""
-    (reduce_one, mate_of, finish), map_one = row_reduction(operation), stretch_map(operation)
+    (reduce_one, mate_of, finish), map_one = row_reduction(operation), stretch_map(operation.map)
     maps_exponentials, value = operation.maps_exponentials, operation.map
 
     @inlined

@@ -13,42 +13,28 @@ takes as long as compiling a sweep.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
 
-from softmax_numba.cpu import crew, folding, long
-from softmax_numba.cpu.arrays import apart, lanes_at, place
-from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
+from softmax_numba.cpu import crew, entering, folding, long
+from softmax_numba.cpu.arrays import apart, lanes_at
+from softmax_numba.cpu.compiled import once
+from softmax_numba.cpu.entering import LARGE, MISSING, OTHER, Door
 from softmax_numba.cpu.folding import MOST_AXES, entry, fold
 from softmax_numba.cpu.handed import (
     ALIGNED,
     AXES,
     C_CONTIGUOUS,
     DATA,
-    DESCRIPTION,
     FLAGS,
     SHAPE,
     STRIDES,
-    TYPE,
     WRITEABLE,
-    Handed,
     half_word,
-    integer,
-    place_in_memory,
-    with_lock,
-    without_lock,
     word,
 )
-from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import address_named, compiled, named, try_body
-from softmax_numba.cpu.joining import ENDED, lead_unless_led, now, tell
-from softmax_numba.cpu.lane import BLOCK, Operation
-from softmax_numba.cpu.long import FAILED, NOT_DONE, lead_lanes_at
-from softmax_numba.cpu.memory import number_at, put
+from softmax_numba.cpu.lane import Operation
 from softmax_numba.cpu.plan import (
-    CREW_FROM,
     LONG,
     SHORT,
     SWEEPS,
@@ -63,40 +49,11 @@ from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.dtypes import dtype_of, storage_of
 
-# What a door says beside REFUSED and DONE: that a plan is needed, that the door of another dtype is to be asked, and
-# from MISSING on that something has to be made: a sweep, by its place in SWEEPS, or CERTAIN, or FOLD.
-LARGE, OTHER, MISSING = range(2, 5)
-# The numbers of a door: first what it calls by address, 0 as long as that is missing: the sweeps, and these.
-CERTAIN, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
-# Then where its dtype stands, that dtype's size in bytes, whether the operation gives one number a lane, and whether
-# that of a lane of one value is certain.
-DTYPE, ITEMSIZE, ONE_NUMBER, IS_CERTAIN, NUMBERS = range(PARTS, PARTS + 5)
-
-_RELEASE_FROM = BLOCK  # values; for fewer, giving Python's lock to another thread would take longer than the sweep
-
-
-class Door(NamedTuple):
-    """``enter(x, axis, out, numbers)``, and ``make(said - MISSING)`` for what it says is missing."""
-
-    enter: Callable[[Any, Any, Any, np.ndarray], int]
-    make: Callable[[int], None]
-    numbers: np.ndarray
-
-
-def _certain(x, mask, temperature, out, first, last, past_cache):
-    """Softmax of lanes of one value: 1, or NaN beside an infinite one."""
-    inner = x.shape[2]
-    for lane in range(first, last):
-        o = lane // inner
-        j = lane - o * inner
-        value = number_at(place(x, o, 0, j), 0)
-        put(place(out, o, 0, j), 0, 1.0 if value - value == 0.0 else np.nan)
-
-
-@once
-def _certain_of(arrays: Arrays) -> int:
-    signature = (*arrays.types, types.intp, types.intp, types.boolean)
-    return address_of_body(compiled(_certain, "certain", body=True), "certain", signature)
+# The numbers of a door: first what it calls by address, 0 as long as that is missing: the sweeps, by their places in
+# SWEEPS, and these.
+SINGLE, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
+# Then where its dtype stands, that dtype's size in bytes, and whether the operation gives one number a lane.
+DTYPE, ITEMSIZE, ONE_NUMBER, NUMBERS = range(PARTS, PARTS + 4)
 
 
 @once
@@ -106,19 +63,19 @@ def door(operation: Operation, storage: str) -> Door:
     ``out`` has x's shape, or one axis less where the operation gives one number a lane, and x's dtype. ``DONE`` if it
     was done. Otherwise nothing was: ``REFUSED`` where a condition does not hold, the two overlap otherwise than in the
     same places, or three axes cannot tell of their strides; ``LARGE`` where threads may be worth while and cannot be
-    had here; ``OTHER`` for another dtype of x; from ``MISSING`` on where something is to be made first.
+    had here; ``OTHER`` for another dtype of x; from ``MISSING`` on where something is to be made first: a sweep,
+    ``SINGLE`` or ``FOLD``.
     """
     arrays, dtype = Arrays(storage_of(storage), False, False), dtype_of(storage)
     numbers = np.zeros(NUMBERS, np.int64)
     numbers[DTYPE], numbers[ITEMSIZE] = id(dtype), dtype.itemsize
-    # One value over itself need not be 1.
-    numbers[ONE_NUMBER], numbers[IS_CERTAIN] = operation.one_number, operation.maps_exponentials
+    numbers[ONE_NUMBER] = operation.one_number
 
     def make(part: int) -> None:
         if part == FOLD:
             numbers[FOLD] = folding.address()
-        elif part == CERTAIN:
-            numbers[CERTAIN] = _certain_of(arrays)
+        elif part == SINGLE:
+            numbers[SINGLE] = body_of(operation, "single", arrays)
         else:
             if part == LONG:
                 numbers[LEAD_LANES], numbers[SHARE] = long.addresses(arrays.types, COMPUTES_IN[arrays.storage])
@@ -128,50 +85,9 @@ def door(operation: Operation, storage: str) -> Door:
 
 
 @once
-def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
+def _enter() -> Callable[..., int]:
     """What all doors are entered by."""
-    for name, what in (("ndarray", np.ndarray), ("int", int), ("last", -1)):
-        named(f"softmax_numba.{name}", id(what))
-    named("softmax_numba.crew", crew.address())
-    crew_numbers, ndarray = address_named("softmax_numba.crew"), address_named("softmax_numba.ndarray")
-    int_type, last_axis = address_named("softmax_numba.int"), address_named("softmax_numba.last")
-
-    @inlined
-    def is_array_of(handed, dtype):
-        return word(handed, TYPE) == ndarray() and word(handed, DESCRIPTION) == dtype
-
-    @inlined
-    def place_of_axis(axis, axes):
-        """Which of so many axes is meant; -1 if none."""
-        if place_in_memory(axis) == last_axis():
-            return axes - 1
-        if word(axis, TYPE) != int_type():
-            return -1
-        value, too_large = integer(axis)
-        if too_large or value < -axes or value >= axes:
-            return -1
-        return value + axes if value < 0 else value
-
-    @inlined
-    def carry_out(x, out, sweep, at, units, shares, values, many, past_cache):
-        """Whether it was done, and failed."""
-        numbers, body = crew_numbers(), entry(at, sweep)
-        if many == 1 or shares == 1:
-            state = without_lock(values > _RELEASE_FROM)
-            failed = try_body(body, x, None, None, out, 0, units, past_cache)
-            with_lock(state)
-            if values >= CREW_FROM:
-                tell(numbers, ENDED, now())
-            return True, failed
-        state = without_lock(True)
-        if sweep == LONG:
-            lead, share = entry(at, LEAD_LANES), entry(at, SHARE)
-            said = lead_lanes_at(lead, numbers, body, share, x, None, None, out, shares, many - 1, past_cache)
-            done, failed = said != NOT_DONE, said == FAILED
-        else:
-            done, failed = lead_unless_led(numbers, body, (x, None, None, out), units, shares, many - 1, past_cache)
-        with_lock(state)
-        return done, failed
+    is_array_of, place_of_axis, crew_numbers, carry_out = entering.steps()
 
     def enter(x, axis, out, numbers):
         at = word(numbers, DATA)
@@ -220,12 +136,14 @@ def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
         turnable, columnar = one_number != 0 or out_step == itemsize, x_inner == out_inner == itemsize
         sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar)
         many = 1
-        if length == 1 and entry(at, IS_CERTAIN):
-            sweep = CERTAIN
-        elif can_be_shared(sweep, outer, length, inner, itemsize, one_number):
+        if length == 1:
+            sweep = SINGLE
+        if can_be_shared(sweep, outer, length, inner, itemsize, one_number):
             many = crew.threads_for(crew_numbers(), values)
             if many == 0:
-                return LARGE
+                if length > 1:
+                    return LARGE
+                many = 1  # nothing is computed: there is little that threads could share
             if is_shared_by_crew(lanes, length, itemsize, many):
                 sweep = LONG
         if entry(at, sweep) == 0:
@@ -244,12 +162,13 @@ def _enter() -> Callable[[Any, Any, Any, np.ndarray], int]:
         units = units_of(sweep, outer, length, inner, itemsize)
         shares = crew.shares_of(most_shares(sweep, outer, length, inner, itemsize, one_number, many), values, many)
         past_cache = one_number == 0 and is_past_cache(values * itemsize)
-        done, failed = carry_out(source, target, sweep, at, units, shares, values, many, past_cache)
+        lead, share = entry(at, LEAD_LANES), entry(at, SHARE)
+        given = source, None, None, target
+        done, failed = carry_out(
+            given, entry(at, sweep), sweep == LONG, lead, share, units, shares, values, many, past_cache
+        )
         if failed:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    dispatcher: Any = compiled_for(compiled(enter, "door", nogil=False), "door", (Handed(),) * 4)
-    (only,) = dispatcher.overloads.values()
-    # The dispatcher itself would look up the types of what it is given.
-    return only.entry_point
+    return entering.entry_of(enter, "door", 4)

@@ -301,6 +301,28 @@ def no_map(x, settled, scale):
     return x
 
 
+# --- the maps of a lane of one value --------------------------------------------------
+
+
+@inlined
+def certainty(x, settled, scale):
+    """Softmax of the only value: 1, or NaN where that is not finite."""
+    nothing = x - x
+    return select(nothing == 0.0, 1.0, nothing)
+
+
+@inlined
+def log_certainty(x, settled, scale):
+    """log_softmax of the only value: 0, or NaN."""
+    return x - x
+
+
+@inlined
+def itself(x, settled, scale):
+    """logsumexp of the only value; never -0."""
+    return x + 0.0
+
+
 # --- what is written of a lane that has no results of its own for its values --------------
 
 
@@ -350,6 +372,7 @@ class Operation:
     maps_exponentials: bool  # the map takes exp(x) relative to the block, not x
     one_number: bool  # no map: `put` and its twin for a vector of lanes write what there is of a lane
     hidden: float  # the result at a masked-out place
+    single: Callable | None  # the map where a lane has one value
     parts: bool = False  # and it is what others are computed from: three numbers a lane, in the compute dtype
 
     @property
@@ -363,7 +386,9 @@ class Operation:
         return store_parts if self.parts else store_number
 
 
-SOFTMAX = Operation("softmax", every_term, every_term, settle_sum, settle_sums, probability, True, False, 0.0)
+SOFTMAX = Operation(
+    "softmax", every_term, every_term, settle_sum, settle_sums, probability, True, False, 0.0, certainty
+)
 LOG_SOFTMAX = Operation(
     "log_softmax",
     terms_beside_the_largest,
@@ -374,6 +399,7 @@ LOG_SOFTMAX = Operation(
     False,
     False,
     -np.inf,
+    log_certainty,
 )
 LOGSUMEXP = Operation(
     "logsumexp",
@@ -385,6 +411,7 @@ LOGSUMEXP = Operation(
     False,
     True,
     -np.inf,
+    itself,
 )
 NORMALISER = Operation(
     "normaliser",
@@ -396,5 +423,6 @@ NORMALISER = Operation(
     False,
     True,
     -np.inf,
+    None,
     parts=True,
 )

@@ -71,7 +71,7 @@ class Mate(NamedTuple):
 @functools.cache
 def mates(operation):
     """Compiles the three steps: the beginning, each quad, and the rest."""
-    value, map_to = operation.map, stretch_map(operation)
+    value, map_to = operation.map, stretch_map(operation.map)
 
     @inlined
     def mate_of(source, target, count, found, scale, aligned, past_cache):

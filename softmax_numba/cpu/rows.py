@@ -183,7 +183,7 @@ def rows(operation, compute):
     """Compiles the sweep over lanes ``first`` to ``last``, of one block each, of a (outer, length, inner) array."""
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
     put_lane = operation.put
-    value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation)
+    value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
     counts_ties = not operation.maps_exponentials
     width = 64 // np.dtype(compute).itemsize
     doubles = 128 // width  # of a running sum

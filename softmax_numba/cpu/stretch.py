@@ -18,9 +18,8 @@ def copy_stretch(p, count, out):
 
 
 @functools.cache
-def stretch_map(operation):
-    """Compiles the map from values that lie side by side to results that do."""
-    value = operation.map
+def stretch_map(value):
+    """Compiles the map ``value(x, found, scale)`` from what lies side by side to results that do."""
 
     @inlined
     def map_to(p, count, out, found, scale, past_cache):

@@ -52,6 +52,15 @@ def two_sum(typing, a, b):
     )
 
 
+@inlined
+def sum_after(before, block):
+    """Two sums, high and low, as one."""
+    high, error = two_sum(before[0], block[0])
+    if error != error:  # beside an infinite sum: that is what both come to
+        error = 0.0
+    return high, before[1] + (error + block[1])
+
+
 @intrinsic
 def as_total(typing, x):
     """One vector as a running sum; what is one as it is."""

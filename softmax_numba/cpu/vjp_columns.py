@@ -9,12 +9,15 @@ from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, place, release
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.line_sums import line_sums
+from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.line_sums import FEW_LINES, line_sums, sum_of_few_lines
 from softmax_numba.cpu.memory import (
     fence,
+    filled,
     load,
     load_first,
     moved,
+    number_at,
     put,
     store,
     store_first,
@@ -22,9 +25,9 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
 )
 from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
-from softmax_numba.cpu.sums import load_total, rounded
+from softmax_numba.cpu.sums import load_total, rounded, store_sums, sum_after
 from softmax_numba.cpu.vjp import one_like
-from softmax_numba.cpu.wide import load_first_wide, load_wide, numbers_for
+from softmax_numba.cpu.wide import load_wide, numbers_for
 
 # A tile is in the second cache if lines of so many vectors allow, and no line of it is longer than a page.
 TILE_BYTES, MOST_VECTORS, FEWEST_VECTORS = 2**19, 64, 16
@@ -44,21 +47,32 @@ class Tile(NamedTuple):
 def vjp_columns(backward, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes; those of y, dy and out lie side by
     side."""
-    term, _, cotangent = backward.steps
+    term, more, cotangent = backward.steps
     width = 64 // np.dtype(compute).itemsize
     wide = 4 * width
 
     @inlined
-    def term_of_line(tile, i, k):
+    def of_line(tile, i, k):
+        """A vector of y and one of dy."""
         p, q = moved(tile.y, i * tile.y_step), moved(tile.dy, i * tile.dy_step)
         left = tile.lanes - k
         if left >= width:
             y, dy = load(p, k), load(q, k)
         else:
             y, dy = load_first(p, k, left), load_first(q, k, left)
+        return y, dy
+
+    @inlined
+    def term_of_line(tile, i, k):
+        y, dy = of_line(tile, i, k)
         return term(y, dy)
 
-    add_up = line_sums(width, term_of_line)
+    @inlined
+    def more_of_line(tile, total, i, k):
+        y, dy = of_line(tile, i, k)
+        return more(total, y, dy)
+
+    add_up, sum_of_few = line_sums(width, term_of_line, more_of_line), sum_of_few_lines(term_of_line)
 
     @inlined
     def write(p, q, count, out, totals, scales, temperature, one, past_cache):
@@ -66,9 +80,9 @@ def vjp_columns(backward, compute):
         if past_cache:
             k = min(count, to_full_vectors(out))
             if k > 0:
-                given, other = load_first_wide(p, 0, k, 4), load_first_wide(q, 0, k, 4)
-                inverse = scale_for(scales, 0, wide, temperature).inverse
-                store_first(out, 0, k, cotangent(given, other, numbers_for(totals, 0, wide), inverse, one))
+                given, other = load_first(p, 0, k), load_first(q, 0, k)
+                inverse = scale_for(scales, 0, width, temperature).inverse
+                store_first(out, 0, k, cotangent(given, other, numbers_for(totals, 0, width), inverse, one))
         while k + wide <= count:
             inverse = scale_for(scales, k, wide, temperature).inverse
             result = cotangent(load_wide(p, k, 4), load_wide(q, k, 4), numbers_for(totals, k, wide), inverse, one)
@@ -77,10 +91,11 @@ def vjp_columns(backward, compute):
             else:
                 store(out, k, result)
             k += wide
-        if k < count:
-            given, other = load_first_wide(p, k, count - k, 4), load_first_wide(q, k, count - k, 4)
-            inverse = scale_for(scales, k, wide, temperature).inverse
-            store_first(out, k, count - k, cotangent(given, other, numbers_for(totals, k, wide), inverse, one))
+        while k < count:
+            given, other = load_first(p, k, count - k), load_first(q, k, count - k)
+            inverse = scale_for(scales, k, width, temperature).inverse
+            store_first(out, k, count - k, cotangent(given, other, numbers_for(totals, k, width), inverse, one))
+            k += width
 
     def sweep(y, dy, temperature, out, first, last, past_cache):
         length, inner = y.shape[1], y.shape[2]
@@ -91,10 +106,12 @@ def vjp_columns(backward, compute):
         one = one_like(compute(0))
         totals = allocated(compute(0), 5 * room)
         scales = scales_at(moved(totals, room), room)
-        slots = allocated(0.0, 16 * width * vectors)
+        slots, sums = allocated(0.0, 16 * width * vectors), allocated(0.0, 4 * room)
+        block = moved(sums, 2 * room)
         step, other_step = y.strides[1] // y.itemsize, dy.strides[1] // dy.itemsize
         for k in range(room):
             put(totals, k, 0.0)
+        zero = filled(totals, 0.0)
         begin = first
         while begin < last:
             o = begin // across
@@ -105,9 +122,30 @@ def vjp_columns(backward, compute):
                 for k in range(room):  # lanes that fill up the last vectors take the last one's
                     note_scale(scales, k, temperature_of(temperature, o, j + min(k, lanes - 1)))
             tile = Tile(place(y, o, 0, j), place(dy, o, 0, j), step, other_step, lanes)
-            add_up(tile, length, lanes, totals, slots, vectors)
-            for k in range(0, lanes, width):
-                store(totals, k, rounded(totals, load_total(slots, k // width)))
+            if length <= FEW_LINES:
+                for k in range(0, lanes, width):
+                    store(totals, k, rounded(totals, sum_of_few(tile, length, k, zero)))
+            elif length <= BLOCK:
+                add_up(tile, length, lanes, totals, slots, vectors)
+                for k in range(0, lanes, width):
+                    store(totals, k, rounded(totals, load_total(slots, k // width)))
+            else:
+                for k in range(2 * room):
+                    put(sums, k, 0.0)
+                for start in range(0, length, BLOCK):
+                    p, q = moved(tile.y, start * step), moved(tile.dy, start * other_step)
+                    add_up(
+                        Tile(p, q, step, other_step, lanes), min(BLOCK, length - start), lanes, totals, slots, vectors
+                    )
+                    for k in range(0, lanes, width):
+                        store_sums(block, k, room, zero, load_total(slots, k // width))
+                    for k in range(lanes):
+                        before = number_at(sums, k), number_at(sums, k + room)
+                        high, low = sum_after(before, (number_at(block, k), number_at(block, k + room)))
+                        put(sums, k, high)
+                        put(sums, k + room, low)
+                for k in range(lanes):
+                    put(totals, k, compute(number_at(sums, k) + number_at(sums, k + room)))
             for i in range(length):
                 p, q = moved(tile.y, i * step), moved(tile.dy, i * other_step)
                 write(p, q, lanes, place(out, o, i, j), totals, scales, temperature, one, past_cache)
@@ -115,5 +153,6 @@ def vjp_columns(backward, compute):
             fence()
         release(totals)
         release(slots)
+        release(sums)
 
     return compiled(sweep, f"{backward.name}_columns", body=True)

@@ -142,7 +142,7 @@ def _row_step(operation):
 def woven(operation, compute):
     """Compiles the sweep over rows ``first`` to ``last``, of one block each, of an array (rows, length, 1) whose rows'
     own values lie side by side, and so do their results, of which there is one for each. There is no mask."""
-    settle, keeps, map_to = operation.settle_vector, operation.maps_exponentials, stretch_map(operation)
+    settle, keeps, map_to = operation.settle_vector, operation.maps_exponentials, stretch_map(operation.map)
     compute_row, (mate_of, _, finish) = _row_step(operation), mates(operation)
     size = np.dtype(compute).itemsize
     width = 64 // size

@@ -1,0 +1,85 @@
+"""The way back along a lane that threads share: the steps of ``blocks.long_lanes``."""
+
+import functools
+import math
+
+import numpy as np
+
+from softmax_numba.cpu.access import temperature_of
+from softmax_numba.cpu.arrays import place
+from softmax_numba.cpu.blocks import MAP, REDUCE, SETTLE
+from softmax_numba.cpu.exponential import scale_of
+from softmax_numba.cpu.jit import compiled
+from softmax_numba.cpu.lane import BLOCK, HIGH, LOW, TOP
+from softmax_numba.cpu.memory import fence, moved
+from softmax_numba.cpu.sums import sum_after
+from softmax_numba.cpu.vjp import one_like
+from softmax_numba.cpu.vjp_steps import (
+    Due,
+    lies_side_by_side,
+    release_all,
+    row_steps,
+    staged,
+    stages_for,
+)
+
+
+@functools.cache
+def vjp_long(backward, compute):
+    """Compiles the steps. REDUCE notes the blocks' sums, SETTLE the lane's in ``numbers[TOP, 0]``, MAP writes."""
+    width = 64 // np.dtype(compute).itemsize
+    likely, looks = backward.finite or backward.steps, backward.finite is not None
+    add_guarded, _, _, map_guarded = row_steps(backward.steps, width, 0)
+    add_up, due_of, finish, map_piece = row_steps(likely, width, 0)
+
+    def part(y, dy, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
+        length, direct, one = y.shape[1], lies_side_by_side(y, dy, out), one_like(compute(0))
+        p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
+        inverse = scale_of(compute(0), temperature_of(temperature, o, j)).inverse
+        stages = stages_for(y, dy, out)
+        nothing = Due(p, q, to, 0, 0, compute(0), inverse, 0)
+        nothing_staged = Due(stages[0], stages[1], stages[2], 0, 0, compute(0), inverse, 0)
+        if step == REDUCE:
+            for b in range(begin, end):
+                start = b * BLOCK
+                stop = min(length, start + BLOCK)
+                if direct:
+                    total = add_up(p, q, start, stop, (0.0, 0.0), nothing, one, False)
+                else:
+                    given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
+                    total = add_up(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False)
+                sums[HIGH, b], sums[LOW, b] = total
+        elif step == SETTLE:
+            total = 0.0, 0.0
+            for b in range(begin, end):
+                total = sum_after(total, (sums[HIGH, b], sums[LOW, b]))
+            if looks and not math.isfinite(compute(total[0] + total[1])):
+                total = 0.0, 0.0
+                for b in range(begin, end):
+                    start = b * BLOCK
+                    count = min(BLOCK, length - start)
+                    given, other = staged(y, dy, o, start, j, count, stages[0], stages[1])
+                    total = add_guarded(given, other, 0, count, total, nothing_staged, one, False)
+                results[0] = 1.0
+            else:
+                results[0] = 0.0
+            numbers[TOP, 0] = compute(total[0] + total[1])
+        elif step == MAP:
+            of_lane = numbers[TOP, 0]
+            if direct and results[0] == 0.0:
+                first, count = begin * BLOCK, min(length, end * BLOCK) - begin * BLOCK
+                y_at, dy_at, out_at = moved(p, first), moved(q, first), moved(to, first)
+                due = due_of(y_at, dy_at, count, out_at, of_lane, inverse, one, past_cache)
+                finish(due, 0, one, past_cache)
+                if past_cache:
+                    fence()
+            else:
+                for b in range(begin, end):
+                    if results[0] == 0.0:
+                        map_piece(y, dy, out, o, b * BLOCK, j, of_lane, inverse, one, stages)
+                    else:
+                        map_guarded(y, dy, out, o, b * BLOCK, j, of_lane, inverse, one, stages)
+        release_all(stages)
+        return 1  # there is something to map
+
+    return compiled(part, f"{backward.name}_long", body=True)
