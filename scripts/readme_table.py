@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from softmax_numba.bench.drawn import is_drawn
 from softmax_numba.bench.results import Results, read
 from softmax_numba.report import errors, regimes
 from softmax_numba.report.folder import RESULTS, write_whole
@@ -38,10 +39,16 @@ def table(summary: Summary, folder: str) -> str:
 
 
 def grid(results: Results, folder: str) -> str:
-    """A row a regime, and where the cells stand."""
+    """A row a regime, and where the cells stand: the chosen ones, and those whose shapes were drawn at random."""
     lines = [f"- {line}" for line in regimes.headline(regimes.lines(results))]
+    what = "Every cell, and in which of the drawn ones it is slower"
+    if not any(is_drawn(cell.workload) for cell in results.cells):
+        lines += [
+            "- All of them were chosen by hand: `softmax-numba speed --regimes drawn` measures shapes drawn at random."
+        ]
+        what = "Every cell"
     lines += ["", *pipes(regimes.brief_table(results)), ""]
-    lines += [f"Every cell: [{folder}/speed/regimes.md]({folder}/speed/regimes.md). To repeat it: `{results.command}`."]
+    lines += [f"{what}: [{folder}/speed/regimes.md]({folder}/speed/regimes.md). To repeat it: `{results.command}`."]
     return "\n".join(lines)
 
 

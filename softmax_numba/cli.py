@@ -108,9 +108,9 @@ def _add_speed(commands: Any) -> None:
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
         description="Time softmax-numba and PyTorch in rounds over the grid of regimes, with a plain copy and the\n"
-        "bare exponential of the same elements, then a map of lengths and numbers of lanes, and one lane of every\n"
-        "size with every number of threads. Write regimes.md, growth.svg and .png, results.json and results.csv into\n"
-        "a folder.",
+        "bare exponential of the same elements, and over shapes drawn at random; then a map of lengths and numbers of\n"
+        "lanes, and one lane of every size with every number of threads. Write regimes.md, growth.svg and .png,\n"
+        "results.json and results.csv into a folder.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -119,6 +119,8 @@ def _add_speed(commands: Any) -> None:
     add("--regimes", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all; --list)")
     add("--list", action="store_true", help="print the regimes, their goals and cells, and measure nothing")
     add("--threads", type=int, metavar="N", help="for both and the copy (default: all there are)")
+    add("--drawn", type=int, metavar="N", help="how many cells the regime drawn has: the first N (default: --list)")
+    add("--drawn-seed", type=int, metavar="S", help="of these cells: shapes, axes, ops and dtypes (default: 0)")
     add("--seed", type=int, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
 
@@ -144,15 +146,17 @@ def _split(names: Sequence[str]) -> list[str]:
 
 
 # What says what to measure, and how.
-_MEASURING = ("quick", "full", "ops", "dtypes", "peers", "workloads", "threads", "input", "axis", "key", "seed")
+_WHAT = ("ops", "dtypes", "peers", "workloads", "input", "axis", "key", "drawn", "drawn_seed")
+_HOW = ("quick", "full", "threads", "seed")
 
 
 def _refuse_measuring(options: argparse.Namespace, beside: str) -> None:
     """Says so where an option is given that measures, beside one with which nothing is measured."""
-    for name in _MEASURING:
+    for name in (*_WHAT, *_HOW):
         given = getattr(options, name, None)
         if given is not None and given is not False and given != []:
-            raise _UsageError(f"--{name} has no meaning with {beside}: nothing is measured")
+            option = name.replace("_", "-")
+            raise _UsageError(f"--{option} has no meaning with {beside}: nothing is measured")
 
 
 def _report(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -209,6 +213,8 @@ def _speed(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         command=shlex.join(["softmax-numba", *arguments]),
         threads=options.threads,
         seed=options.seed or 0,
+        drawn=options.drawn,
+        drawn_seed=options.drawn_seed,
     )
     return execute(prepare_grid(request, _split(options.regimes)), Console(highlight=False))
 

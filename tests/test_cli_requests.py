@@ -70,6 +70,41 @@ def test_bad_request(name, capsys, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+BAD_SPEED = {
+    "unknown regime": (["--regimes", "rows"], "unknown regime 'rows'; known: calls, short"),
+    "no drawn cell": (["--drawn", "0"], "--drawn 0 is out of range; allowed: 1 and above"),
+    "fewer than none": (["--drawn", "-5"], "--drawn -5 is out of range; allowed: 1 and above"),
+    "cells in words": (["--drawn", "many"], "argument --drawn: invalid int value: 'many'"),
+    "negative seed of cells": (["--drawn-seed", "-1"], "--drawn-seed -1 is negative; allowed: 0 and above"),
+    "negative seed": (["--seed", "-1"], "--seed -1 is negative; allowed: 0 and above"),
+    "drawn among others": (["--regimes", "lane", "--drawn", "5"], "--drawn 5 has no meaning without the regime drawn"),
+    "seed among others": (
+        ["--regimes", "map", "--drawn-seed", "5"],
+        "--drawn-seed 5 has no meaning without the regime",
+    ),
+    "drawn and listed": (["--list", "--drawn", "5"], "--drawn has no meaning with --list: nothing is measured"),
+    "seed and listed": (["--list", "--drawn-seed", "0"], "--drawn-seed has no meaning with --list"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SPEED)
+def test_bad_request_of_the_grid(name, capsys, tmp_path):
+    arguments, message = BAD_SPEED[name]
+    assert main(["speed", "--out", "grid", *arguments]) == 2
+    assert message in only_line(capsys)
+    assert not (tmp_path / "grid").exists()
+
+
+def test_the_options_of_drawn_cells_are_carried_out(monkeypatch, tmp_path):
+    import softmax_numba.report.command as command
+    from softmax_numba.bench.drawn import draw
+
+    taken = []
+    monkeypatch.setattr(command, "execute", lambda prepared, console: taken.append(prepared.plan.cells) or 0)
+    assert main(["speed", "--out", "grid", "--regimes", "drawn", "--drawn", "7", "--drawn-seed", "3"]) == 0
+    assert taken == [draw(7, 3)]
+
+
 def test_every_part_is_checked_before_the_folder_is_made(capsys, tmp_path):
     assert main(["report", "--out", "new", "--input", "x.npy", "--axis", "7"]) == 2
     only_line(capsys)

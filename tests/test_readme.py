@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def test_table_and_picture_come_from_a_report():
     assert (ROOT / folder / "speed" / "regimes.md").read_text() == script.regimes.markdown(speed)
     assert (ROOT / folder / "figures" / "speed.svg").is_file()
     assert text.count("\n| ") >= len(summary.rows)
+
+
+def test_the_grid_says_what_shapes_are_drawn():
+    script = load_script()
+    speed = script.read(next((ROOT / "reports").glob("*/speed/results.json")))
+    cell = speed.cells[0]
+    speed.cells = [cell, replace(cell, workload="drawn-3x7-axis-0")]
+    for chosen_alone in (False, True):
+        text = script.grid(speed, "reports/x")
+        assert ("chosen by hand: `softmax-numba speed --regimes drawn`" in text) == chosen_alone
+        assert ("- Shapes drawn at random: " in text) != chosen_alone
+        assert ("the drawn ones it is slower: [reports/x/speed/regimes.md]" in text) != chosen_alone
+        speed.cells.pop()
 
 
 def test_missing_markers_are_refused():

@@ -1,7 +1,8 @@
 """The grid of regimes: every size, dtype, layout and option, each with what it must gain over PyTorch.
 
 A regime is a set of shapes that a softmax meets the same difficulty in. Its ``goal`` is the least ratio of PyTorch's
-time to ours that its cells are built for; cells that miss it stay in the table.
+time to ours that its cells are built for; cells that miss it stay in the table. The last one has shapes that nobody
+chose.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from softmax_numba.bench.requests import choose
+from softmax_numba.bench import drawn
+from softmax_numba.bench.requests import RequestError, check_positive, check_seed, choose
 from softmax_numba.bench.run import Task
-from softmax_numba.bench.workloads import OPS, TRAINING_OPS, Draw, Workload
+from softmax_numba.bench.workloads import OPS, TRAINING_OPS, Draw, Workload, logits
 
 __all__ = ["GROWTH", "MAP", "REGIMES", "Regime", "tasks_of"]
 
@@ -40,10 +42,7 @@ class Regime:
     tasks: tuple[Task, ...]
 
 
-def _normal(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
-    values = generator.standard_normal(shape, dtype=dtype)
-    values *= 3
-    return values
+_normal = logits(3.0)
 
 
 def _laid_out(shape_of: Callable[[tuple[int, ...]], tuple[int, ...]], view: Callable[[Array], Array]) -> Draw:
@@ -168,22 +167,39 @@ _TABLE = (
         1.0,
         _tasks((_linear((2048, 50257), 768),), ("linear_cross_entropy_and_grad",)),
     ),
+    Regime(drawn.NAME, "shapes drawn at random", "", 1.0, drawn.draw()),
 )
 REGIMES: dict[str, Regime] = {regime.name: regime for regime in _TABLE}
 
 
-def tasks_of(names: Iterable[str]) -> tuple[Task, ...]:
+def tasks_of(names: Iterable[str], count: int | None = None, drawn_seed: int | None = None) -> tuple[Task, ...]:
     """The cells of the named regimes, of the ``map`` and of ``growth``; without a name: of all of them.
+
+    Parameters
+    ----------
+    names : iterable of str
+    count, drawn_seed : int, optional
+        How many cells of the regime ``drawn``, and by which seed; default: those of :data:`REGIMES`.
 
     Raises
     ------
     RequestError
-        For an unknown name; lists the known ones.
+        For an unknown name, of which it lists the known ones; for a count or seed that is not allowed, or that is
+        given without the regime ``drawn``.
 
     Examples
     --------
     >>> [task.workload.shape for task in tasks_of(["growth"])][:3]
     [(1,), (4,), (16,)]
+    >>> len(tasks_of(["drawn", "growth"], count=5)) - len(GROWTH)
+    5
     """
     tasks = {name: regime.tasks for name, regime in REGIMES.items()} | {"map": MAP, "growth": GROWTH}
-    return tuple(task for name in choose("regime", names or tasks, list(tasks)) for task in tasks[name])
+    chosen = choose("regime", names or tasks, list(tasks))
+    for option, value in (("--drawn", count), ("--drawn-seed", drawn_seed)):
+        if value is not None and drawn.NAME not in chosen:
+            raise RequestError(f"{option} {value} has no meaning without the regime {drawn.NAME}")
+    if count is not None or drawn_seed is not None:
+        count = drawn.COUNT if count is None else check_positive(count, "--drawn")
+        tasks[drawn.NAME] = drawn.draw(count, check_seed(drawn_seed or 0, "--drawn-seed"))
+    return tuple(task for name in chosen for task in tasks[name])

@@ -17,6 +17,7 @@ import numpy as np
 __all__ = [
     "RequestError",
     "check_axis",
+    "check_positive",
     "check_seed",
     "check_threads",
     "choose",
@@ -73,10 +74,16 @@ def check_threads(threads: int | None, available: int) -> int:
     return threads
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: int, option: str = "--seed") -> int:
     if seed < 0:
-        raise RequestError(f"--seed {seed} is negative; allowed: 0 and above")
+        raise RequestError(f"{option} {seed} is negative; allowed: 0 and above")
     return seed
+
+
+def check_positive(count: int, option: str) -> int:
+    if count < 1:
+        raise RequestError(f"{option} {count} is out of range; allowed: 1 and above")
+    return count
 
 
 def check_axis(axis: int, ndim: int) -> int:

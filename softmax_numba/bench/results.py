@@ -19,7 +19,8 @@
     (null, or why it took no part).
 ``workloads``
     One object each: ``name``, ``title``, ``reason``, ``shape``, ``axis``, ``kind``
-    (``"throughput"``, ``"latency"``, or ``"growth"``: one lane of many sizes).
+    (``"throughput"``, ``"latency"``, or ``"growth"``: one lane of many sizes). Names of shapes drawn at random begin
+    with ``drawn-``.
 ``planned``
     How many cells a complete run has.
 ``cells``

@@ -23,6 +23,7 @@ __all__ = [
     "dtype_named",
     "family",
     "from_array",
+    "logits",
     "result_dtype",
     "result_shape",
     "result_shapes",
@@ -181,8 +182,14 @@ class Workload:
         return np.random.default_rng([seed, crc32(self.name.encode()), *part])
 
 
-def _logits(spread: float, mean: float = 0.0) -> Draw:
-    """Normal logits: what a linear layer of a trained network puts out, to first order."""
+def logits(spread: float, mean: float = 0.0) -> Draw:
+    """Draws normal logits: what a linear layer of a trained network puts out, to first order.
+
+    Examples
+    --------
+    >>> logits(3.0)(np.random.default_rng(0), (2, 5), np.float32).shape
+    (2, 5)
+    """
 
     def draw(generator: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
         values = generator.standard_normal(shape, dtype=dtype)
@@ -212,7 +219,7 @@ _CATALOGUE = (
         "a batch of ImageNet logits: rows that fit L1, 16 MB in all",
         (4096, 1000),
         -1,
-        _logits(2.5),
+        logits(2.5),
     ),
     Workload(
         "gpt2-vocabulary",
@@ -220,7 +227,7 @@ _CATALOGUE = (
         "next-token probabilities of 256 positions; the odd length leaves every row at another alignment",
         (256, 50257),
         -1,
-        _logits(3.0, -30.0),
+        logits(3.0, -30.0),
     ),
     Workload(
         "llama3-vocabulary",
@@ -228,7 +235,7 @@ _CATALOGUE = (
         "rows of half a megabyte, beyond L1; bfloat16 is what the model puts out",
         (64, 128256),
         -1,
-        _logits(2.5),
+        logits(2.5),
         ("float32", "bfloat16"),
     ),
     Workload(
@@ -237,7 +244,7 @@ _CATALOGUE = (
         "mixture-of-experts gating: very many lanes, each shorter than one vector",
         (65536, 8),
         -1,
-        _logits(1.0),
+        logits(1.0),
     ),
     Workload(
         "attention",
@@ -245,7 +252,7 @@ _CATALOGUE = (
         "8 sequences, 16 heads, 512 × 512 scores: 134 MB, far beyond the caches",
         (8, 16, 512, 512),
         -1,
-        _logits(1.5),
+        logits(1.5),
     ),
     Workload(
         "segmentation",
@@ -253,7 +260,7 @@ _CATALOGUE = (
         "21 classes along axis 1: neighbours of a lane lie 256 KB apart",
         (8, 21, 256, 256),
         1,
-        _logits(4.0),
+        logits(4.0),
     ),
     Workload(
         "mixture",
@@ -270,7 +277,7 @@ _CATALOGUE = (
         "a Boltzmann distribution over 16 million states: one sum, where accumulated rounding shows",
         (2**24,),
         0,
-        _logits(3.0),
+        logits(3.0),
     ),
     Workload(
         "single-1x10",
@@ -278,7 +285,7 @@ _CATALOGUE = (
         "one image of digits: nothing but the cost of the call",
         (1, 10),
         -1,
-        _logits(3.0),
+        logits(3.0),
     ),
     Workload(
         "single-3x7",
@@ -286,7 +293,7 @@ _CATALOGUE = (
         "a few agents' action probabilities: lanes that fill no vector",
         (3, 7),
         -1,
-        _logits(1.0),
+        logits(1.0),
     ),
     Workload(
         "single-16x100",
@@ -294,7 +301,7 @@ _CATALOGUE = (
         "a small batch of CIFAR-100 logits: too small for threads to pay",
         (16, 100),
         -1,
-        _logits(2.5),
+        logits(2.5),
     ),
 )
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _CATALOGUE}

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +58,8 @@ class Request:
     key: str | None = None
     axis: int | None = None
     seed: int = 0
+    drawn: int | None = None
+    drawn_seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,11 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
         For the first thing that is not allowed.
     """
     check_installed()
+    from softmax_numba.bench import drawn
     from softmax_numba.bench.regimes import tasks_of
     from softmax_numba.bench.run import GRID, Plan
 
-    tasks = tasks_of(regimes)
+    tasks = tasks_of(regimes, request.drawn, request.drawn_seed)
     names = [(task.workload.name, task.dtype) for task in tasks]
     # What is done to one array stands together: it is made once.
     ordered = sorted(
@@ -129,6 +132,9 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
     for dtype in {task.dtype for task in tasks}:
         workloads.dtype_named(dtype)
     peer = peers.PEERS["torch"]
+    # However many drawn cells are asked for, the others have their time: each brings what it takes.
+    by_lot = sum(drawn.is_drawn(task.workload.name) for task in tasks)
+    seconds = GRID.total_seconds + by_lot * drawn.SECONDS
     plan = Plan(
         workloads=tuple({task.workload.name: task.workload for task in tasks}.values()),
         ops=workloads.OPS,
@@ -136,7 +142,7 @@ def prepare_grid(request: Request, regimes: Sequence[str], *, effort: "Effort | 
         peers=(peer,) if peer.installed else (),
         threads=check_threads(request.threads, machine.available_threads()),
         seed=check_seed(request.seed),
-        effort=effort or GRID,
+        effort=effort or replace(GRID, total_seconds=seconds),
         cells=tuple(ordered),
     )
     out = writable_folder(request.out)
