@@ -178,7 +178,8 @@ def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray 
                 return None
             if not ((out is y or may_write(y, out)) and (out is dy or may_write(dy, out))):
                 return None
-        shape = -1, y.shape[axis], math.prod(y.shape[axis:][1:])
+        length = y.shape[axis]
+        shape = -1, length, math.prod(y.shape[axis:][1:]) if length > 1 else 1  # a lane of one value is a row anywhere
         lanes, cotangents, result = (for_kernel(a, name).reshape(shape) for a in (y, dy, out))
         vjp_sweeps.run(backward, (name, name), lanes, cotangents, None, result)
         return out

@@ -29,6 +29,8 @@ from softmax_numba.cpu.plan import (
     DEEP,
     DEEP_FROM,
     FEWEST_SHORT,
+    MIDDLE,
+    MIDDLE_TO,
     ROWS,
     SHALLOW,
     SHORT,
@@ -41,6 +43,8 @@ pytestmark = [no_warnings, pytest.mark.usefixtures("nobody_awake")]
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.dtype("f4"), "float64": np.dtype("f8")}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_dtype = pytest.mark.parametrize("kind", DTYPES)
+
+SHORT_COLUMNS = MIDDLE if MIDDLE_TO else COLUMNS  # by the number of registers
 
 # Shapes and axes for every sweep, with one axis, two and more.
 SHAPES = {
@@ -60,8 +64,8 @@ SHAPES = {
     ((50, 200), -1): WOVEN,  # but for 16-bit floats and single numbers
     ((3, 2, 1000), -1): WOVEN,
     ((LONGEST_SHALLOW, 20), 0): SHALLOW,
-    ((LONGEST_SHALLOW + 1, 20), 0): COLUMNS,
-    ((3, DEEP_FROM - 1, 9), 1): COLUMNS,
+    ((LONGEST_SHALLOW + 1, 20), 0): SHORT_COLUMNS,
+    ((3, DEEP_FROM - 1, 9), 1): SHORT_COLUMNS,
     ((2, DEEP_FROM, 3, 10), 1): DEEP,
     ((BLOCK,), -1): ROWS,
     ((BLOCK + 1,), 0): BLOCKS,
@@ -229,7 +233,7 @@ def test_what_is_missing_is_made_and_what_is_large_is_said():
         (x[:1], 0, door.SINGLE),
         (normal((1, 5000), np.float32), 1, BLOCKS),
         (normal((50, 200), np.float32), 1, WOVEN),
-        (normal((50, 100), np.float32), 0, COLUMNS),
+        (normal((50, 100), np.float32), 0, SHORT_COLUMNS),
     ):
         result = np.full_like(values, 7)
         parts[:] = 0

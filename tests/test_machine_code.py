@@ -112,6 +112,7 @@ SWEEPS = {  # and how many vectors take each step together
     "columns": (sweep_of(LOGSUMEXP, "columns"), 1),
     "deep columns": (sweep_of(SOFTMAX, "deep"), 4),
     "shallow columns": (sweep_of(SOFTMAX, "shallow"), 4),
+    "middle columns": (sweep_of(SOFTMAX, "middle"), 4),
     "losses": (losses_of("rows", False), 4),
     "smooth losses": (losses_of("rows", True), 4),
     "losses of columns": (losses_of("columns", False), 4),

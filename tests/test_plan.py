@@ -45,6 +45,11 @@ def planned(
     )
 
 
+# What short columns get, by the number of registers, and all sweeps whose vectors hold neighbouring lanes' values.
+MIDDLE = "middle" if planning.MIDDLE_TO else "columns"
+ACROSS = {"columns", "middle", "deep", "shallow"}
+
+
 # --- what shapes get ----------------------------------------------------------------
 
 
@@ -95,7 +100,9 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
         pytest.param((1_000_000, 32), np.float64, WAITING_ROWS, True, True, id="too long to be short in float64"),
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
-        pytest.param((1, 100, 64), np.float32, "columns", False, False, id="a small batch along axis 0"),
+        pytest.param((8, 21, 65_536), np.float16, MIDDLE, True, True, id="a segmentation map in float16"),
+        pytest.param((1, 16, 100_000), np.float32, MIDDLE, True, True, id="sixteen components along axis 0"),
+        pytest.param((1, 100, 64), np.float32, MIDDLE, False, False, id="a small batch along axis 0"),
         pytest.param((1, 4096, 1000), np.float32, "deep", True, True, id="deep columns"),
         pytest.param((70, 1000, 128), np.float16, "deep", True, True, id="deep columns in batches"),
         pytest.param((32, 3, 250_000), np.float64, "shallow", True, True, id="three channels of images"),
@@ -130,7 +137,7 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
     across = outer * -(-inner // (8 if itemsize == 8 else 16))
-    units = {"columns": across, "deep": across, "shallow": across, "long": -(-length // BLOCK)}.get(found.sweep, lanes)
+    units = dict.fromkeys(ACROSS, across).get(found.sweep, -(-length // BLOCK) if found.sweep == "long" else lanes)
     assert 1 <= found.shares <= units
     if count == 1 or lanes * length < PARALLEL_FROM:
         assert found.shares == 1
@@ -142,12 +149,12 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
         assert length <= 32 and side_by_side and inner == 1 and turnable
-    if found.sweep in ("columns", "deep", "shallow"):
+    if found.sweep in ACROSS:
         assert inner > 1 and not side_by_side
         # A share that is narrower than a page of memory is one of as many as there are threads.
         assert found.shares <= count or across // found.shares * 64 >= 4096
-    if found.sweep in ("deep", "shallow"):
-        assert columnar and (length <= 8) == (found.sweep == "shallow")
+    if found.sweep in ACROSS - {"columns"}:
+        assert columnar and (length <= 8) == (found.sweep == "shallow") and (length > 255) == (found.sweep == "deep")
     if one_number or lanes * length * itemsize < 2**20:
         assert not found.past_cache
     serial = plan(outer, length, inner, threads=1, **how)
@@ -184,7 +191,7 @@ def plans(monkeypatch):
     return found
 
 
-SWEEPS = {"rows", "short", "woven", "columns", "deep", "shallow", "blocks", "long"}
+SWEEPS = {"rows", "short", "woven", "columns", MIDDLE, "deep", "shallow", "blocks", "long"}
 
 CALLS = {
     "short, serial": ((300, 7), 1, ("short", False, False)),
@@ -196,10 +203,11 @@ CALLS = {
     "woven, serial": ((9, 600), 1, ("woven", False, False)),
     "woven, shared": ((400, 200), 1, ("woven", True, False)),
     "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
-    "columns, serial": ((40, 50), 0, ("columns", False, False)),
-    "columns, shared": ((100, 800), 0, ("columns", True, False)),
     "columns, shared, past the cache": ((110, 11_000), 0, ("columns", True, True)),
-    "columns of three dimensions": ((4, 50, 400), 1, ("columns", True, False)),
+    "middle, serial": ((40, 50), 0, (MIDDLE, False, False)),
+    "middle, shared": ((100, 800), 0, (MIDDLE, True, False)),
+    "middle, shared, past the cache": ((12, 100_000), 0, (MIDDLE, True, True)),
+    "middle of three dimensions": ((4, 50, 400), 1, (MIDDLE, True, False)),
     "deep, serial": ((300, 40), 0, ("deep", False, False)),
     "deep, shared": ((1000, 800), 0, ("deep", True, False)),
     "deep, shared, past the cache": ((2, 1100, 1100), 1, ("deep", True, True)),
@@ -234,7 +242,7 @@ def test_every_plan_is_taken(name, plans):
         expected = (sweep, shared, past_cache and name != "logsumexp")
         assert (found.sweep, found.shares > 1, found.past_cache) == expected, what
         taken.add(expected)
-    kinds = {("rows", False, False), ("rows", True, False), ("columns", False, False), ("columns", True, False)}
+    kinds = {("rows", False, False), ("rows", True, False), (MIDDLE, False, False), (MIDDLE, True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
     kinds |= {(sweep, shared, False) for sweep in ("short", "deep", "shallow") for shared in (False, True)}
     assert kinds <= taken

@@ -44,6 +44,10 @@ PLANS = (
     Plan("shallow", 2, False),
     Plan("shallow", 1, True),
     Plan("shallow", 3, True),
+    Plan("middle", 1, False),
+    Plan("middle", 2, False),
+    Plan("middle", 1, True),
+    Plan("middle", 3, True),
     Plan("long", 2, False),
     Plan("long", 7, True),
 )
@@ -51,8 +55,8 @@ PLANS = (
 
 def for_lanes(name, length, masked=False):
     """The plans for lanes of that length."""
-    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8}
-    without_mask = ("short", "woven", "deep", "shallow")
+    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8, "middle": BLOCK}
+    without_mask = ("short", "woven", "deep", "shallow", "middle")
     return [
         plan
         for plan in PLANS
@@ -64,7 +68,7 @@ def for_lanes(name, length, masked=False):
 
 def carried_out(name, plan, lanes, where=None, temperature=None, shift=1):
     """The results for `lanes` (a 2-D array, a lane a row) by `plan`, in the layout that the plan is for."""
-    operation, across = OPERATIONS[name], plan.sweep in ("columns", "deep", "shallow")
+    operation, across = OPERATIONS[name], plan.sweep in ("columns", "deep", "shallow", "middle")
     count = len(lanes)
 
     def laid_out(array):

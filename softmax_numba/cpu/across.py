@@ -70,10 +70,9 @@ def _total_of_few(width):
 
 
 @functools.cache
-def _reduction(operation, width, work):
-    """Compiles the reduction of one vector of lanes, ``count`` values each."""
-    term, keeps = operation.term, operation.maps_exponentials
-    total_of_few = _total_of_few(width)
+def _exponentials(operation, work):
+    """Compiles the terms of some values of one vector of lanes."""
+    term = operation.term
 
     @inlined
     def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
@@ -93,36 +92,63 @@ def _reduction(operation, width, work):
             store_apart(terms, i * term_step, term_step, none)
         return ties
 
+    return exponentials
+
+
+@functools.cache
+def _reduction(operation, width, work):
+    """Compiles the reduction of one vector of lanes, ``count`` values each."""
+    keeps, exponentials, total_of_few = (
+        operation.maps_exponentials,
+        _exponentials(operation, work),
+        _total_of_few(width),
+    )
+
     @inlined
-    def reduce_vector(p, count, top, scale, tile, temperature, meanwhile, begun):
+    def reduce_vector(p, terms, step, count, top, scale, slots, temperature, meanwhile, begun):
         """The lanes' ties and their running sums."""
-        slots, step = tile.slots, tile.down
-        term_step = step if keeps else width
         narrow = reference(safe_top(top), scale)
         ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
         wide = scale_of_four(scale)
         ties = zero = filled(p, 0.0)
-        chunk = 4 * width
+        chunk, term_step = 4 * width, step if keeps else width
         if count <= chunk:
-            terms = p if keeps else tile.terms
             ties = exponentials(
                 p, step, terms, term_step, count, ref, wide, fourfold(top), temperature, meanwhile, begun
             )
             return ties, total_of_few(terms, term_step, count)
         for start in range(0, count, chunk):
             at, some = moved(p, start * step), min(chunk, count - start)
-            terms = at if keeps else tile.terms
+            to = at if keeps else terms
             part = begun + start // 4
             ties = ties + exponentials(
-                at, step, terms, term_step, some, ref, wide, fourfold(top), temperature, meanwhile, part
+                at, step, to, term_step, some, ref, wide, fourfold(top), temperature, meanwhile, part
             )
-            _add_up(terms, term_step, some, slots, start == 0)
+            _add_up(to, term_step, some, slots, start == 0)
         used, step = min(count, width), width // 2
         while step > 0:
             for s in range(min(step, used - step)):
                 store_total(slots, s, plus(zero, load_total(slots, s), load_total(slots, s + step)))
             used, step = min(used, step), step // 2
         return ties, load_total(slots, 0)
+
+    return reduce_vector
+
+
+@functools.cache
+def reduction_in_panel(operation, width):
+    """Compiles the reduction of a vector of lanes whose values stand one vector after the other, with nothing else to
+    be done meanwhile."""
+
+    @inlined
+    def no_work(meanwhile, part, temperature):
+        pass
+
+    reduce_one = _reduction(operation, width, no_work)
+
+    @inlined
+    def reduce_vector(panel, terms, count, top, scale, slots):
+        return reduce_one(panel, terms, width, count, top, scale, slots, None, None, 0)
 
     return reduce_vector
 
@@ -143,7 +169,7 @@ def across(operation, width, work):
     ``work(meanwhile, part, temperature)`` is done for every quad of values, counted by ``part``: a core that computes
     has time to read and to write.
     """
-    reduce_vector = _reduction(operation, width, work)
+    keeps, reduce_vector = operation.maps_exponentials, _reduction(operation, width, work)
 
     @inlined
     def note_block(tile, count, temperature, noted, summed, row, meanwhile):
@@ -151,7 +177,10 @@ def across(operation, width, work):
         p, quads = tile.values, (count + 3) // 4
         for k in range(0, tile.lanes, width):
             top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
-            ties, total = reduce_vector(p, count, top, scale, tile, temperature, meanwhile, k // width * quads)
+            terms, part = p if keeps else tile.terms, k // width * quads
+            ties, total = reduce_vector(
+                p, terms, tile.down, count, top, scale, tile.slots, temperature, meanwhile, part
+            )
             store(noted, TIES * row + k, ties)
             store_sums(summed, HIGH * row + k, row, top, total)
             p = moved(p, tile.across)

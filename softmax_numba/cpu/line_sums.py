@@ -54,11 +54,10 @@ def line_sums(width, term_of, more_of=None):
     shorter way to it."""
 
     @inlined
-    def another(context, term, i, k):
-        other = term_of(context, i, k)
-        return plus(other, term, other)
-
-    more = more_of or another
+    def more(like, context, term, i, k):
+        if more_of is None:
+            return plus(like, term, term_of(context, i, k))
+        return more_of(context, term, i, k)
 
     @inlined
     def add_up(context, length, lanes, like, slots, vectors):
@@ -76,12 +75,12 @@ def line_sums(width, term_of, more_of=None):
                     at, k = s * vectors + v, v * width
                     total = term_of(context, i, k)
                     if lines > 1:
-                        total = more(context, total, i + width, k)
+                        total = more(zero, context, total, i + width, k)
                     if lines == 3:
-                        total = more(context, total, i + 2 * width, k)
+                        total = more(zero, context, total, i + 2 * width, k)
                     elif lines > 3:
                         other = term_of(context, i + 2 * width, k)
-                        total = plus(zero, total, more(context, other, i + 3 * width, k))
+                        total = plus(zero, total, more(zero, context, other, i + 3 * width, k))
                     if start > 0:
                         store_total(slots, at, plus(zero, load_total(slots, at), as_total(total)))
                     else:

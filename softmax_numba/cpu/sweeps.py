@@ -19,6 +19,7 @@ from softmax_numba.cpu.columns import columns
 from softmax_numba.cpu.compiled import address_of_body, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.lane import Operation
+from softmax_numba.cpu.middle import middle_columns
 from softmax_numba.cpu.plan import (
     BLOCKS,
     LONG,
@@ -67,6 +68,7 @@ _BUILDERS = {
     "columns": columns,
     "deep": deep_columns,
     "shallow": shallow_columns,
+    "middle": middle_columns,
     "long": long_lanes,
     "single": single_values,
 }
