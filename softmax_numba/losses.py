@@ -165,12 +165,14 @@ def _short_way(
     gradient: bool,
     out: Any,
 ) -> tuple[Any, Any] | None:
-    """The same for rows of plain arrays, indices and no options; None, and nothing done, for everything else."""
+    """The same for plain arrays in C order, indices and no options; None, and nothing done, for everything else."""
     if type(logits) is not np.ndarray or type(targets) is not np.ndarray or type(axis) is not int or weight is not None:
         return None
     shape, axes = logits.shape, logits.ndim
     reduction, smoothing, z_loss, gamma = how
-    if (axis != -1 and axis != axes - 1) or not axes or not logits.size:
+    if axis < 0:
+        axis += axes
+    if not 0 <= axis < axes or not logits.size:
         return None
     if not (type(smoothing) is type(z_loss) is type(gamma) is float) or smoothing or z_loss or gamma:
         return None
@@ -181,7 +183,8 @@ def _short_way(
     if name is None:
         own = with_own_dtype(logits)
         return None if own is logits else _short_way(own, targets, axis, weight, ignored, how, gradient, out)
-    if targets.shape != shape[:-1]:
+    kept = shape[:axis] + shape[axis + 1 :]
+    if targets.shape != kept:
         return None
     if targets.dtype is not _INT64:
         if targets.dtype.kind != "i":
@@ -199,17 +202,21 @@ def _short_way(
         done = _short_way(logits, targets, axis, weight, ignored, how, gradient, own)
         return None if done is None else (done[0], out)
     rows = answer
+    lanes = shape[0], shape[-1], 1
     try:
         if axes != 2:
             if not logits.flags.c_contiguous or not (answer is None or answer.flags.carray):
                 return None
             logits, targets = logits.reshape(-1, shape[-1]), targets.reshape(-1)
             rows = None if answer is None else answer.reshape(logits.shape)
+            lanes = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+        elif axis == 0:
+            lanes = 1, *shape
         narrow = dtype.itemsize == 2
         if narrow:
             logits, rows = for_kernel(logits, name), None if rows is None else for_kernel(rows, name)
-        found = np.empty(len(logits) if reduction == "none" else 1, np.float64 if narrow else dtype)
-        if not loss_plain.run(name, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
+        found = np.empty(targets.size if reduction == "none" else 1, np.float64 if narrow else dtype)
+        if not loss_plain.run(name, lanes, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
             return None
     except OverflowError:  # an index to be ignored that 64 bits cannot hold
         return None
@@ -221,7 +228,7 @@ def _short_way(
         with np.errstate(all="ignore"):
             found = found.astype(dtype)
     if reduction == "none" and axes > 1:
-        return found.reshape(shape[:-1]), answer
+        return found.reshape(kept), answer
     return found[0], answer
 
 

@@ -110,39 +110,38 @@ def _borrowed(context, builder, array, data, shape, strides, itemsize):
     return result._getvalue()
 
 
-def _presented(array, arrange):
-    """An array as another one of three axes, borrowed; ``arrange`` takes and gives shape and strides."""
+@intrinsic
+def as_lanes(typing, array):
+    """A 2-D array as (outer, length, 1), borrowed."""
     lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
         given = context.make_array(array)(context, builder, args[0])
-        one = ir.Constant(I64, 1)
-        shape = arrange(cgutils.unpack_tuple(builder, given.shape), one)
-        strides = arrange(cgutils.unpack_tuple(builder, given.strides), given.itemsize)
+        shape = [*cgutils.unpack_tuple(builder, given.shape), ir.Constant(I64, 1)]
+        strides = [*cgutils.unpack_tuple(builder, given.strides), given.itemsize]
         return _borrowed(context, builder, lanes, given.data, shape, strides, given.itemsize)
 
     return lanes(array), emit
 
 
 @intrinsic
-def as_lanes(typing, array):
-    """A 2-D array as (outer, length, 1), a 1-D array as (outer, 1, 1)."""
-    return _presented(array, lambda axes, other: [*axes, *[other] * (3 - array.ndim)])
-
-
-@intrinsic
-def begun_at(typing, array, row):
-    """A 2-D array in C order, borrowed, as if its first row were row ``row`` of a longer one."""
+def presented(typing, array, before, shape, steps):
+    """What an array in C order holds, borrowed, as one of three axes: of any shape, so many numbers from each place of
+    an axis to the next, and as if so many stood ``before`` its first one."""
+    lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
         given = context.make_array(array)(context, builder, args[0])
-        shape, strides = (cgutils.unpack_tuple(builder, axes) for axes in (given.shape, given.strides))
-        bytes_before = builder.neg(builder.mul(args[1], strides[0]))
-        start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [bytes_before])
-        longer = [builder.add(shape[0], args[1]), shape[1]]
-        return _borrowed(context, builder, array, start, longer, strides, given.itemsize)
+        first, *strides = (
+            builder.mul(number, given.itemsize)
+            for number in (args[1], *(builder.extract_value(args[3], axis) for axis in range(3)))
+        )
+        start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [builder.neg(first)])
+        axes = [builder.extract_value(args[2], axis) for axis in range(3)]
+        return _borrowed(context, builder, lanes, start, axes, strides, given.itemsize)
 
-    return array(array, types.intp), emit
+    three = types.UniTuple(types.intp, 3)
+    return lanes(array, types.intp, three, three), emit
 
 
 @intrinsic
@@ -158,12 +157,6 @@ def lanes_at(typing, address, outer, length, inner, first, second, third, itemsi
         return _borrowed(context, builder, lanes, data, args[1:4], args[4:7], args[7])
 
     return lanes(types.int64, *[types.intp] * 7), emit
-
-
-@intrinsic
-def as_columns(typing, array):
-    """A 2-D array (lanes, length) as (1, length, lanes), a 1-D array (lanes,) as (1, 1, lanes)."""
-    return _presented(array, lambda axes, other: [other, *axes[1:], *[other] * (2 - array.ndim), axes[0]])
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""Losses of rows in C order in one compiled call, with the options that most callers leave as they are.
+"""Losses of lanes in C order in one compiled call, with the options that most callers leave as they are.
 
 What loss_sweeps.py finds out in Python before it calls a body costs several times what ten rows do; and after a call
 that has put megabytes through the caches, Python's own code comes from memory again: measured, 200 us instead of 30.
@@ -13,7 +13,7 @@ from numba import prange, types
 
 from softmax_numba import pages
 from softmax_numba.cpu import crew, threads
-from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
+from softmax_numba.cpu.arrays import apart, presented, start_of
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import address_named, call_body, call_loss_body, compiled, named
@@ -25,6 +25,7 @@ from softmax_numba.cpu.memory import address_of
 from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.threads import set_share_size, share_size
+from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import STORED, dtype_of, storage_of
 
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
@@ -40,6 +41,12 @@ _PRANGE = {
 # REFUSED and DONE: that somebody else leads the crew.
 _ALONE, _LAYER, _CREW = "", "_shared", "_together"
 _LED = 2
+
+
+# What a kernel is told of a call: its lanes, as lanes.py presents them; whether they are rows that are turned into
+# columns, and whether losses are taken along columns; how many lanes a unit has, and all units between two steps of the
+# outer axis; into how many shares the layer's threads cut them, and the crew at most.
+OUTER, CLASSES, INNER, SHORT, COLUMNS, ROW, LANES, WHOLE, SIZE, UNITS, SHARES, MOST, PAST_CACHE = range(13)
 
 
 class _Arrangement(NamedTuple):
@@ -58,21 +65,31 @@ class _Arrangement(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1024)
-def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int) -> _Arrangement | None:
-    how = arranged(storage, INDICES, (lanes, classes, 1), True, True, True, False, False, gradient, many)
+def _arranged(storage: str, shape: tuple[int, int, int], gradient: bool, many: int) -> _Arrangement | None:
+    rows = shape[2] == 1
+    how = arranged(storage, INDICES, shape, rows, True, True, False, False, gradient, many)
     sweep, shares = how.plan.sweep, how.plan.shares
     if sweep == "long":
         return None
     normalise = body_of(NORMALISER, sweep, Arrays(storage_of(storage), False, False, True))
-    lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
-    size = min(how.size, how.units)
-    numbers = np.array([sweep == "short", lanes_of_unit, size, how.units, shares, how.past_cache], np.int64)
+    columns = how.kernel.form == "columns"
+    of_unit = how.of_unit
+    if columns:
+        of_unit = (
+            vectors_across(shape[2], dtype_of(storage).itemsize),
+            8 if dtype_of(storage).itemsize == 8 else 16,
+            shape[2],
+        )
+    size, most = min(how.size, how.units), shares if how.plan.across else how.units
+    given = *shape, sweep == "short", columns, *of_unit, size, how.units, shares, most, how.past_cache
     alone = _kernel(storage, gradient, _ALONE)
-    return _Arrangement(storage, gradient, shares > 1, alone, normalise, body_of_losses(how.kernel), numbers)
+    lose = body_of_losses(how.kernel)
+    return _Arrangement(storage, gradient, shares > 1, alone, normalise, lose, np.array(given, np.int64))
 
 
 def run(
     storage: str,
+    shape: tuple[int, int, int],
     x: np.ndarray,
     targets: np.ndarray,
     found: np.ndarray,
@@ -87,14 +104,16 @@ def run(
     ----------
     storage : str
         The dtype of x.
-    x : numpy.ndarray, shape (lanes, classes)
-        In C order, not empty; as kernels take it.
-    targets : numpy.ndarray, shape (lanes,)
+    shape : tuple of int
+        Of the lanes: (outer, classes, inner), none of them 0.
+    x : numpy.ndarray
+        Of two axes and so many numbers in C order, as kernels take it.
+    targets : numpy.ndarray, shape (outer * inner,)
         Contiguous int64.
     found : numpy.ndarray
         Gets the losses of the lanes, or their one sum or mean: of x's dtype, of float64 for 16 bits.
-    out : numpy.ndarray, shape (lanes, classes), optional
-        Gets the gradient, as kernels take it.
+    out : numpy.ndarray, optional
+        As x: gets the gradient.
     ignore : int
         The index that counts for nothing.
     reduction : int
@@ -105,10 +124,9 @@ def run(
     TypeError, OverflowError
         If an array is in another order or read-only, or ``ignore`` is no int64.
     """
-    lanes, classes = x.shape
-    values = lanes * classes
+    values, lanes = x.size, shape[0] * shape[2]
     many = threads.in_use() if values >= PARALLEL_FROM else 1
-    how = _arranged(storage, lanes, classes, out is not None, many)
+    how = _arranged(storage, shape, out is not None, many)
     if how is None:
         return False
     if out is None:
@@ -138,24 +156,31 @@ _NOTHING = {name: np.empty((0, 0), dtype) for name, dtype in STORED.items()}  # 
 
 
 @inlined
-def _share(normalise, lose, x, targets, parts, losses, out, options, ignore, numbers, k, shares):
+def _share(normalise, lose, x, targets, losses, out, options, ignore, numbers, k, shares, room):
     """Part ``k`` of so many. What normalises a chunk of lanes stands where that of the last one stood: in the cache."""
-    turned, per_unit, size, units, past_cache = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
-    count = x.shape[0]
-    values, gradient = as_lanes(x), as_lanes(out)
-    indices, found, none = targets.reshape(count, 1), losses[:count].reshape(count, 1), parts[0, :0]
-    first, last = units * k // shares, units * (k + 1) // shares
+    outer, classes, inner = shape = numbers[OUTER], numbers[CLASSES], numbers[INNER]
+    row, lanes, whole, size = numbers[ROW], numbers[LANES], numbers[WHOLE], numbers[SIZE]
+    count, room_of_one = outer * inner, size * lanes
+    steps = classes * inner, inner, 1
+    values, gradient = presented(x, 0, shape, steps), presented(out, 0, shape, steps)
+    turned = presented(x, 0, (1, classes, count), (0, 1, classes))
+    indices, found, none = targets.reshape(outer, inner), losses[:count].reshape(outer, inner), room[:0]
+    first, last = numbers[UNITS] * k // shares, numbers[UNITS] * (k + 1) // shares
     while first < last:
         end = min(last, first + size)
-        begin, stop = first * per_unit, min(count, end * per_unit)
-        of_chunk = begun_at(parts, begin)
-        noted = as_lanes(of_chunk)
-        if turned != 0:
-            call_body(normalise, as_columns(x), None, None, as_columns(of_chunk), first, end, False)
+        begin = first // row * whole + min(first % row * lanes, whole)
+        stop = end // row * whole + min(end % row * lanes, whole)
+        noted = presented(room, begin, (outer, PARTS, inner), (inner, room_of_one, 1))
+        if numbers[SHORT] != 0:
+            noted_turned = presented(room, begin, (1, PARTS, count), (0, room_of_one, 1))
+            call_body(normalise, turned, None, None, noted_turned, first, end, False)
         else:
             call_body(normalise, values, None, None, noted, first, end, False)
+        if numbers[COLUMNS] != 0:
+            begin, stop = first, end
+        past_cache = numbers[PAST_CACHE] != 0
         call_loss_body(
-            lose, values, indices, none, none, noted, found, gradient, options, ignore, begin, stop, past_cache != 0
+            lose, values, indices, none, none, noted, found, gradient, options, ignore, begin, stop, past_cache
         )
         first = end
 
@@ -167,9 +192,9 @@ def _body_of_shares(storage: str, gradient: bool) -> int:
     def shares_of_losses(
         normalise, lose, x, targets, losses, out, options, ignore, numbers, shares, first, last, past_cache
     ):
-        room = np.empty((numbers[2] * numbers[1], PARTS), compute)
+        room = np.empty(numbers[SIZE] * numbers[LANES] * PARTS, compute)
         for k in range(first, last):
-            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
+            _share(normalise, lose, x, targets, losses, out, options, ignore, numbers, k, shares, room)
 
     compute = Arrays(storage_of(storage), False, False, True).compute.type
     values, indices, losses, _, out = _arrays(storage)
@@ -243,32 +268,32 @@ def _kernel(storage: str, gradient: bool, way: str) -> Callable[..., int]:
     begin, finish = (tasks, no_task_left) if way == _LAYER else (no_tasks, no_more_tasks)
 
     def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers):
-        counted, wrong = counts_of(targets, x.shape[1], ignore)
+        counted, wrong = counts_of(targets, numbers[CLASSES], ignore)
         if refuses(x, targets, out, wrong):
             return REFUSED
         options, before = options_of(counted, reduction), begin()
-        shares = numbers[4]
+        shares = numbers[SHARES]
         for k in prange(shares):  # in one thread a loop like any other
-            room = np.empty((numbers[2] * numbers[1], PARTS), compute)
-            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
+            room = np.empty(numbers[SIZE] * numbers[LANES] * PARTS, compute)
+            _share(normalise, lose, x, targets, losses, out, options, ignore, numbers, k, shares, room)
         finish(before)
-        reduce(losses, x.shape[0], counted, reduction, found)
+        reduce(losses, targets.size, counted, reduction, found)
         return DONE
 
     def losses_together(
         normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers
     ):
-        counted, wrong = counts_of(targets, x.shape[1], ignore)
+        counted, wrong = counts_of(targets, numbers[CLASSES], ignore)
         if refuses(x, targets, out, wrong):
             return REFUSED
-        options, shares = options_of(counted, reduction), shares_of(numbers[3], x.size, many)
+        options, shares = options_of(counted, reduction), shares_of(numbers[MOST], x.size, many)
         given = normalise, lose, x, targets, losses, out, options, ignore, numbers, shares
         done, failed = lead_unless_led(crew_numbers, body(), given, shares, shares, many - 1, False)
         if failed:
             raise MemoryError("no memory for a buffer")
         if not done:
             return _LED
-        reduce(losses, x.shape[0], counted, reduction, found)
+        reduce(losses, targets.size, counted, reduction, found)
         return DONE
 
     call = losses_together if way == _CREW else plain_losses
