@@ -125,26 +125,6 @@ def as_lanes(typing, array):
 
 
 @intrinsic
-def presented(typing, array, before, shape, steps):
-    """What an array in C order holds, borrowed, as one of three axes: of any shape, so many numbers from each place of
-    an axis to the next, and as if so many stood ``before`` its first one."""
-    lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
-
-    def emit(context, builder, sig, args):
-        given = context.make_array(array)(context, builder, args[0])
-        first, *strides = (
-            builder.mul(number, given.itemsize)
-            for number in (args[1], *(builder.extract_value(args[3], axis) for axis in range(3)))
-        )
-        start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [builder.neg(first)])
-        axes = [builder.extract_value(args[2], axis) for axis in range(3)]
-        return _borrowed(context, builder, lanes, start, axes, strides, given.itemsize)
-
-    three = types.UniTuple(types.intp, 3)
-    return lanes(array, types.intp, three, three), emit
-
-
-@intrinsic
 def lanes_at(typing, address, outer, length, inner, first, second, third, itemsize):
     """An array of three axes, borrowed, by its address, shape, strides and the size of its values, all in bytes.
 
@@ -157,6 +137,23 @@ def lanes_at(typing, address, outer, length, inner, first, second, third, itemsi
         return _borrowed(context, builder, lanes, data, args[1:4], args[4:7], args[7])
 
     return lanes(types.int64, *[types.intp] * 7), emit
+
+
+@intrinsic
+def array_at(typing, address, like, shape):
+    """An array in C order of numbers of the type of ``like``, borrowed, by its address and shape."""
+    array = types.Array(like, len(shape), "C")
+
+    def emit(context, builder, sig, args):
+        axes = cgutils.unpack_tuple(builder, args[2])
+        itemsize = ir.Constant(I64, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        strides = [itemsize]
+        for length in axes[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], length))
+        data = builder.inttoptr(args[0], context.get_data_type(array.dtype).as_pointer())
+        return _borrowed(context, builder, array, data, axes, strides, itemsize)
+
+    return array(address, like, shape), emit
 
 
 @inlined

@@ -129,7 +129,7 @@ def _caller(kernel: Kernel, parallel: bool) -> Callable:
     return compiled_for(compiled(call, name, parallel=parallel), name, signature)
 
 
-class _Arrangement(NamedTuple):
+class Arrangement(NamedTuple):
     """How a call is carried out."""
 
     kernel: Kernel
@@ -152,7 +152,7 @@ def arranged(
     focal: bool,
     gradient: bool,
     many: int,
-) -> _Arrangement:
+) -> Arrangement:
     outer, length, inner = shape
     itemsize = dtype_of(storage).itemsize
     size = outer * length * inner * itemsize
@@ -181,12 +181,12 @@ def arranged(
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
     past_cache = gradient and is_past_cache(size)
     kernel = Kernel(form, storage, targets, dense, gradient)
-    return _Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
+    return Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
 
 
 def _arrangement(
     storage: str, x: np.ndarray, targets: str, beside: list[np.ndarray], dense: bool, focal: bool, gradient: bool
-) -> _Arrangement:
+) -> Arrangement:
     size = x.itemsize
     in_columns = x.strides[2] == size
     columnar = in_columns and all(a.strides[2] == a.itemsize for a in beside)
@@ -248,7 +248,7 @@ def run(
     _call(how, normalise, shares, given, noted, arguments)
 
 
-def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
+def _call(how: Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
     of_pass = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size)
     values, past_cache = given.size, how.past_cache
     most = shares if how.plan.across else how.units
