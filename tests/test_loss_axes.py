@@ -165,6 +165,26 @@ def test_nothing_counts(long_way):
     assert not long_way
 
 
+@every_dtype
+def test_a_single_class_is_certain(dtype, long_way):
+    """Its loss and its gradient are 0, not nearly so; NaN where the logit is not finite, unless it does not count."""
+    values = np.random.default_rng(1).normal(size=240) * 30
+    values[[7, 8, 9]] = np.nan, np.inf, -np.inf
+    for shape, axis in (((240, 1), 1), ((1, 240), 0), ((3, 1, 80), 1), ((240, 1, 1), 1)):
+        x, index = values.reshape(shape).astype(dtype), np.zeros(np.delete(shape, axis), int)
+        index.reshape(-1)[[8, 30]] = -100
+        expected = np.zeros(240)
+        expected[[7, 9]] = np.nan
+        for order in ("C", "F"):
+            given = x.copy(order)
+            loss, gradient = cross_entropy_and_grad(given, index, axis, reduction="none")
+            assert same_bits(cross_entropy(given, index, axis, reduction="none"), loss)
+            for found in (loss, gradient):
+                np.testing.assert_array_equal(found.reshape(-1).astype(float), expected)
+                assert not np.signbit(found.reshape(-1).astype(float)[np.isfinite(expected)]).any()
+    assert len(long_way) == 2  # one shape has two memory orders
+
+
 def test_errors_are_those_of_the_long_way():
     x, index = np.zeros((2, 3, 4), np.float32), np.zeros((2, 4), np.int64)
     index[1, 2] = 3

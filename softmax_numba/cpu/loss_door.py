@@ -48,9 +48,10 @@ LED = LARGE + 1
 # The numbers of a call. Its lanes as lanes.py presents them, and the classes' axis; where the dtypes of logits and
 # indices stand, and how many bytes a logit, a number computed with and a result have; whether there is a gradient.
 OUTER, CLASSES, INNER, AXIS, DTYPE, INDEX, ITEMSIZE, COMPUTE_SIZE, RESULT_SIZE, GRADIENT = range(10)
-# The sweeps by address, whether the first turns rows into columns, and whether the second goes along columns; how many
-# units and lanes a step of the outer axis has, and lanes a unit, as loss_sweeps.py has them; how many units wait in the
-# cache, how many there are, and into how many shares the crew may cut them.
+# The sweeps by address, the first 0 if nothing need be known of a lane; whether that turns rows into columns, and
+# whether the second goes along columns; how many units and lanes a step of the outer axis has, and lanes a unit, as
+# loss_sweeps.py has them; how many units wait in the cache, how many there are, and into how many shares the crew may
+# cut them.
 NORMALISE, LOSE, SHORT, COLUMNS, ROW, LANES, WHOLE, SIZE, UNITS, MOST, PAST_CACHE, NUMBERS = range(10, 22)
 
 # For so many lanes the caller provides the room for their losses: new memory is slow.
@@ -77,12 +78,13 @@ def _share(x, targets, losses, out, at, options, ignore, k, shares, room):
         stop = end // row * whole + min(end % row * lanes, whole)
         start = room - begin * part
         noted = lanes_at(start, outer, PARTS, inner, inner * part, plane, part, part)
-        if entry(at, SHORT):
+        normalise = entry(at, NORMALISE)
+        if normalise != 0 and entry(at, SHORT):
             turned = lanes_at(x, 1, classes, count, 0, item, classes * item, item)
             noted_turned = lanes_at(start, 1, PARTS, count, 0, plane, part, part)
-            call_body(entry(at, NORMALISE), turned, None, None, noted_turned, first, end, False)
-        else:
-            call_body(entry(at, NORMALISE), values, None, None, noted, first, end, False)
+            call_body(normalise, turned, None, None, noted_turned, first, end, False)
+        elif normalise != 0:
+            call_body(normalise, values, None, None, noted, first, end, False)
         if entry(at, COLUMNS):
             begin, stop = first, end
         past_cache = entry(at, PAST_CACHE) != 0

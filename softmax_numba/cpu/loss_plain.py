@@ -16,7 +16,7 @@ from softmax_numba.cpu import crew, handed, loss_door, threads
 from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.lane import NORMALISER
 from softmax_numba.cpu.loss_sweeps import INDICES, Arrangement, arranged, body_of_losses
-from softmax_numba.cpu.plan import PARALLEL_FROM
+from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares
 from softmax_numba.cpu.sweeps import DONE, Arrays, body_of
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import dtype_of, storage_of
@@ -53,11 +53,10 @@ def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) ->
     if columns:
         of_unit = vectors_across(inner, dtype.itemsize), 8 if dtype.itemsize == 8 else 16, inner
     result = np.dtype(np.float64) if dtype.itemsize == 2 else dtype
-    most = how.units
-    if how.plan.across:
-        most = _arranged(storage, lanes, gradient, 2).plan.shares
+    most = most_shares(SWEEPS.index(how.plan.sweep), *lanes, dtype.itemsize, not gradient, 2)
     sizes = dtype.itemsize, kinds.compute.itemsize, result.itemsize
-    sweeps = body_of(NORMALISER, how.plan.sweep, kinds), body_of_losses(how.kernel)
+    certain = how.kernel.form == "certain"
+    sweeps = 0 if certain else body_of(NORMALISER, how.plan.sweep, kinds), body_of_losses(how.kernel)
     turned, size = how.plan.sweep == "short", min(how.size, how.units)
     numbers = np.array(
         [
@@ -72,7 +71,7 @@ def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) ->
 
 
 def _arranged(storage: str, lanes: tuple[int, int, int], gradient: bool, many: int) -> Arrangement:
-    return arranged(storage, INDICES, lanes, lanes[2] == 1, True, True, False, False, gradient, many)
+    return arranged(storage, INDICES, lanes, lanes[2] == 1, True, True, False, False, gradient, many, True)
 
 
 def run(
