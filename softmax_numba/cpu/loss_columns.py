@@ -16,6 +16,7 @@ from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
+from softmax_numba.cpu.loss_picked import note_picked
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     fence,
@@ -118,6 +119,7 @@ def loss_columns(compute, kind, gradient):
 
     step_of = step_between if probabilities else no_step
     target_of, first_term = of_target(kind)
+    picked = not (probabilities or dense or kind.nothing)
     q_at = line_of if probabilities else no_line
 
     def results_of(vectors):
@@ -186,9 +188,10 @@ def loss_columns(compute, kind, gradient):
         across = (inner + width - 1) // width
         vectors = min(MOST_VECTORS, across, last - first)
         per_tile = vectors * width
-        room = per_tile + 2 * wide  # vectors may begin at any lane and reach beyond the last
+        room = per_tile + 2 * width
         scale, options = scale_of(compute(0), None), options_from(numbers)
         gain, weighted = options.gain, share.shape[0] > 0
+        picks = picked and not weighted and options.z_loss == 0.0 and options.gamma == 0.0
         share_at, even_at = start_of(share), start_of(even)
         at, classes = allocated(compute(0), 7 * room), np.empty(room, np.int32)
         lanes = Lanes(
@@ -211,7 +214,8 @@ def loss_columns(compute, kind, gradient):
             count = min(inner - j, per_tile, (last - begin) * width)
             begin += (count + width - 1) // width
             used = (count + width - 1) // width
-            for k in range(room):
+            reach = count + width  # of vectors that begin at any lane
+            for k in range(reach):
                 put(lanes.peak, k, lane_at(parts, o, j + min(k, count - 1)).peak)
             if dense:
                 lines = Lines(
@@ -224,7 +228,9 @@ def loss_columns(compute, kind, gradient):
                 for k in range(used):
                     store_sums(sums, 2 * room + k * width, room, zero, load_total(slots, k))
             every = True
-            for k in range(count):
+            if picks:
+                every = note_picked(x, targets, parts, losses, lanes, o, j, count, options.own, gain, ignore, _NONE)
+            for k in range(0 if picks else count):
                 target, found = target_of(targets, o, j + k), lane_at(parts, o, j + k)
                 counts = probabilities or target != ignore
                 loss, mass = 0.0, 0.0
@@ -245,12 +251,12 @@ def loss_columns(compute, kind, gradient):
                 classes[k] = target if shows else _NONE
                 every = every and shows
             if gradient:
-                for k in range(count, room):
+                for k in range(count, reach):
                     put(lanes.own, k, 0.0)
                     put(lanes.factor, k, 0.0)
                     put(lanes.gain, k, 0.0)
                     classes[k] = _NONE
-                for k in range(0, room, width):
+                for k in range(0, reach, width):
                     ref = reference(safe_top(load(lanes.peak, k)), scale)
                     store(lanes.shift, k, ref.shift)
                     store(lanes.magic, k, ref.magic)

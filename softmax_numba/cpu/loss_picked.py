@@ -12,7 +12,7 @@ import numpy as np
 from softmax_numba.cpu.arrays import place, start_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import OF_LOG, OF_PEAK
+from softmax_numba.cpu.lane import OF_FACTOR, OF_LOG, OF_PEAK
 from softmax_numba.cpu.loss import options_from
 from softmax_numba.cpu.memory import moved, number_at, put
 
@@ -37,6 +37,38 @@ def _in_line(x, first, last):
     return o, j, last - first if _axis_of(x) == 0 else min(x.shape[2] - j, last - first)
 
 
+@inlined
+def _loss_of(p, down, peaks, logs, step, k, target, counts, own):
+    """The loss of lane ``k``, whose first value ``p`` points to, from numbers ``step`` apart."""
+    value = np.float64(number_at(p, target * down if counts else 0))
+    peak, log_sum = np.float64(number_at(peaks, k * step)), np.float64(number_at(logs, k * step))
+    return own * ((peak - value) + log_sum) if counts else 0.0
+
+
+@inlined
+def note_picked(x, targets, parts, losses, lanes, o, j, count, own, gain, ignore, none):
+    """The losses of neighbouring lanes, and what of ``loss_columns.Lanes`` their gradients need; whether all have one.
+
+    ``none`` is no class.
+    """
+    step, down, part_step = x.strides[2] // x.itemsize, x.strides[1] // x.itemsize, parts.strides[2] // parts.itemsize
+    target_step, loss_step = targets.strides[1] // targets.itemsize, losses.strides[1] // losses.itemsize
+    p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
+    factors, peaks, logs = place(parts, o, OF_FACTOR, j), place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
+    every = True
+    for k in range(count):
+        target = given[k * target_step]
+        counts = target != ignore
+        found[k * loss_step] = _loss_of(moved(p, k * step), down, peaks, logs, part_step, k, target, counts, own)
+        shows = counts and gain != 0.0
+        factor = np.float64(number_at(factors, k * part_step)) * own * gain
+        put(lanes.own, k, own * gain)
+        put(lanes.factor, k, factor if shows else 0.0)
+        lanes.target[k] = target if shows else none
+        every = every and shows
+    return every
+
+
 @functools.cache
 def loss_picked():
     """Compiles the losses of lanes ``first`` to ``last`` of x (outer, length, inner); arguments as of
@@ -53,11 +85,8 @@ def loss_picked():
             peaks, logs = place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
             for k in range(count):
                 target = given[k * target_step]
-                counts = target != ignore
-                value = np.float64(number_at(p, k * step + (target * down if counts else 0)))
-                peak, log_sum = np.float64(number_at(peaks, k * part_step)), np.float64(number_at(logs, k * part_step))
-                loss = own * ((peak - value) + log_sum)
-                found[k * loss_step] = loss if counts else 0.0
+                counts, at = target != ignore, moved(p, k * step)
+                found[k * loss_step] = _loss_of(at, down, peaks, logs, part_step, k, target, counts, own)
             first += count
 
     return compiled(sweep, "loss_picked", body=True)
