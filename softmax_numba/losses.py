@@ -24,6 +24,8 @@ from softmax_numba.loss_calls import (
 )
 
 _FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+# Between these a number becomes one of 16 bits without a warning: to ask for none takes as long as ten rows.
+_LEAST, _MOST = 2.0**-14, 6e4
 
 __all__ = ["class_weights", "cross_entropy", "cross_entropy_and_grad"]
 
@@ -195,16 +197,15 @@ def _short_way(
             return None
         given = _short_way(logits, targets, axis, weight, ignored, how, gradient, own)
         return None if given is None else (given[0], out)
-    each = reduction == "none"
-    found = np.empty(call.kept, call.result) if each else None
+    found = np.empty(call.kept, call.result) if reduction == "none" else None
     try:
         done, loss = loss_plain.run(call, logits, targets, found, out, ignored, REDUCTIONS[reduction])
     except OverflowError:  # an index to be ignored that 64 bits cannot hold
         return None
     if not done:
         return None
-    if name == "float32" and not each:
-        return np.float32(loss), out
+    if found is None and (dtype.itemsize > 2 or loss == 0.0 or _LEAST <= loss <= _MOST):
+        return dtype.type(loss), out
     result = np.float64(loss) if found is None else found[()]
     if result.dtype is dtype:
         return result, out

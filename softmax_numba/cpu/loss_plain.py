@@ -17,7 +17,7 @@ from softmax_numba.cpu.door import LARGE
 from softmax_numba.cpu.lane import NORMALISER
 from softmax_numba.cpu.loss_sweeps import INDICES, Arrangement, arranged, body_of_losses
 from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares
-from softmax_numba.cpu.sweeps import DONE, Arrays, body_of
+from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import dtype_of, storage_of
 
@@ -128,23 +128,23 @@ def _with_threads(
 ) -> tuple[int, float]:
     """The same where threads may be worth while and are not awake."""
     values, lanes = x.size, how.lanes[0] * how.lanes[2]
+    many = threads.in_use() if values >= PARALLEL_FROM else 1
+    plan = _arranged(how.storage, how.lanes, how.gradient, many).plan
+    if plan.sweep == "long":
+        return REFUSED, 0.0
     room = pages.empty((-(-lanes // 8) * 8,), np.float64)
-    call = x, targets, room, found, out, ignore, how.address, reduction
+    arrays, options = (x, targets, room, found, out), (ignore, how.address, reduction)
     many = crew.begin(values)
     if many > 0:
         try:
-            said, loss = how.enter(*call, many)
+            said, loss = how.enter(*arrays, *options, many)
         finally:
             crew.end()
         if said != loss_door.LED:
             return said, loss
-    many = threads.in_use() if values >= PARALLEL_FROM else 1
-    plan = _arranged(how.storage, how.lanes, how.gradient, many).plan
-    if plan.sweep == "long":
-        return loss_door.REFUSED, 0.0
     states: list[tuple[int, float]] = []
-    places = [0 if array is None else array.ctypes.data for array in call[:5]]
-    if plan.shares == 1 or not threads.run(lambda: states.append(loss_door.shared()(*places, *call[5:], plan.shares))):
-        states.append(how.enter(*call, 1))
+    places = [0 if array is None else array.ctypes.data for array in arrays]
+    if plan.shares == 1 or not threads.run(lambda: states.append(loss_door.shared()(*places, *options, plan.shares))):
+        states.append(how.enter(*arrays, *options, 1))
     crew.ended(values)
     return states[0]
