@@ -9,8 +9,8 @@ import numpy as np
 from softmax_numba import interop, pages
 from softmax_numba.arguments import checked_out, filled, like, may_write, one_device
 from softmax_numba.cpu import loss_plain
-from softmax_numba.dtypes import FLOATS, for_kernel, name_of, own_name, result_name, with_own_dtype
-from softmax_numba.lanes import in_c_order
+from softmax_numba.cpu.loss_plain import REDUCTIONS
+from softmax_numba.dtypes import FLOATS, name_of, own_name, result_name, with_own_dtype
 from softmax_numba.loss_calls import (
     checked_index,
     class_axis,
@@ -24,6 +24,8 @@ from softmax_numba.loss_calls import (
 )
 
 _FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+# Between these a number becomes one of 16 bits without a warning: to ask for none takes as long as ten rows.
+_LEAST, _MOST = 2.0**-14, 6e4
 
 __all__ = ["class_weights", "cross_entropy", "cross_entropy_and_grad"]
 
@@ -165,64 +167,50 @@ def _short_way(
     gradient: bool,
     out: Any,
 ) -> tuple[Any, Any] | None:
-    """The same for rows of plain arrays, indices and no options; None, and nothing done, for everything else."""
+    """The same for plain arrays in C order, indices and no options; None, and nothing done, for everything else."""
     if type(logits) is not np.ndarray or type(targets) is not np.ndarray or type(axis) is not int or weight is not None:
         return None
-    shape, axes = logits.shape, logits.ndim
     reduction, smoothing, z_loss, gamma = how
-    if (axis != -1 and axis != axes - 1) or not axes or not logits.size:
-        return None
     if not (type(smoothing) is type(z_loss) is type(gamma) is float) or smoothing or z_loss or gamma:
         return None
-    if type(reduction) is not str or reduction not in loss_plain.REDUCTIONS or type(ignored) is not int:
+    if type(reduction) is not str or reduction not in REDUCTIONS or type(ignored) is not int:
         return None
     dtype = logits.dtype
     name = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else own_name(dtype)
     if name is None:
         own = with_own_dtype(logits)
         return None if own is logits else _short_way(own, targets, axis, weight, ignored, how, gradient, out)
-    if targets.shape != shape[:-1]:
+    call = loss_plain.prepared(name, logits.shape, axis, gradient)
+    if call is None:
         return None
     if targets.dtype is not _INT64:
         if targets.dtype.kind != "i":
             return None
         targets = targets.astype(_INT64)
-    answer = out
     if gradient and out is None:
-        answer = pages.empty(shape, dtype)
-    elif gradient and (type(out) is not np.ndarray or out.shape != shape):
+        out = np.empty(logits.shape, dtype) if call.few else pages.empty(logits.shape, dtype)
+    elif gradient and type(out) is not np.ndarray:
         return None
     elif gradient and out.dtype is not dtype:
         own = with_own_dtype(out)
         if own.dtype is not dtype:
             return None
-        done = _short_way(logits, targets, axis, weight, ignored, how, gradient, own)
-        return None if done is None else (done[0], out)
-    rows = answer
+        given = _short_way(logits, targets, axis, weight, ignored, how, gradient, own)
+        return None if given is None else (given[0], out)
+    found = np.empty(call.kept, call.result) if reduction == "none" else None
     try:
-        if axes != 2:
-            if not logits.flags.c_contiguous or not (answer is None or answer.flags.carray):
-                return None
-            logits, targets = logits.reshape(-1, shape[-1]), targets.reshape(-1)
-            rows = None if answer is None else answer.reshape(logits.shape)
-        narrow = dtype.itemsize == 2
-        if narrow:
-            logits, rows = for_kernel(logits, name), None if rows is None else for_kernel(rows, name)
-        found = np.empty(len(logits) if reduction == "none" else 1, np.float64 if narrow else dtype)
-        if not loss_plain.run(name, logits, targets, found, rows, ignored, loss_plain.REDUCTIONS[reduction]):
-            return None
+        done, loss = loss_plain.run(call, logits, targets, found, out, ignored, REDUCTIONS[reduction])
     except OverflowError:  # an index to be ignored that 64 bits cannot hold
         return None
-    except TypeError:  # another memory order, a read-only out: the long way takes them or says so
-        if in_c_order((logits, targets), () if rows is None else (rows,)):
-            raise
+    if not done:
         return None
-    if narrow:
-        with np.errstate(all="ignore"):
-            found = found.astype(dtype)
-    if reduction == "none" and axes > 1:
-        return found.reshape(shape[:-1]), answer
-    return found[0], answer
+    if found is None and (dtype.itemsize > 2 or loss == 0.0 or _LEAST <= loss <= _MOST):
+        return dtype.type(loss), out
+    result = np.float64(loss) if found is None else found[()]
+    if result.dtype is dtype:
+        return result, out
+    with np.errstate(all="ignore"):
+        return result.astype(dtype), out
 
 
 def _loss(

@@ -65,6 +65,8 @@ def test_ways_back(name, shape, axis):
         ((701, 100), 1, {}),  # what most callers say has kernels of its own
         ((8200, 10), 1, {"reduction": "none"}),
         ((40, 5000), 1, {"reduction": "sum"}),
+        ((8, 21, 130), 1, {"reduction": "none"}),
+        ((30, 1000), 0, {}),
         ((701, 100), 1, {"label_smoothing": 0.1, "z_loss": 0.01}),
         ((4, 20, 2000), 1, {"reduction": "none"}),
         ((300, 1000), 0, {"focal_gamma": 2.0}),

@@ -109,7 +109,7 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch):
         planning.plan.cache_clear()
         loss_sweeps.arranged.cache_clear()
     for kind, (probabilities, smoothed, focal) in KINDS.items():
-        case = drawn(3, np.float32, shape, axis, kind)
+        case = drawn(3, np.float32, shape, axis, kind, z_loss=0.3)  # others may take the short way
         case = case._replace(targets=case.targets.astype(np.float32) if probabilities else case.targets)
         assert_right(case)
         with_gradient, without = taken
@@ -124,6 +124,20 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch):
             # Without a gradient or a weight for every class, only a number a lane is left to read.
             columns = across and (dense or kernel.gradient)
             assert kernel.form == ("focal" if focal and dense else "columns" if columns else "rows")
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_targets_alone_are_picked(sweep, taken):
+    """Where nothing else counts, from lanes in any memory order; of a single class nothing need be known."""
+    shape, axis = SWEEPS[sweep]
+    for of_shape, form in ((shape, "picked"), (tuple(1 if i == axis else n for i, n in enumerate(shape)), "certain")):
+        plain = {"z_loss": 0.0, "weight": None, "ignore_index": -100}
+        case = drawn(3, np.float32, of_shape, axis, "indices", **plain).placed("unaligned")
+        assert_right(case)
+        with_gradient, without = taken
+        taken.clear()
+        assert without.kernel.form == form
+        assert with_gradient.kernel.form in (("certain",) if form == "certain" else ("rows", "columns"))
 
 
 @every_kind

@@ -6,11 +6,12 @@ import pickle
 import numpy as np
 import pytest
 from grids import every_dtype, layouts, no_warnings
-from loss_cases import drawn
 from loss_oracle import assert_close
 from loss_oracle import log_softmax_vjp as exact_log_softmax_vjp
 from loss_oracle import softmax_vjp as exact_softmax_vjp
 from oracle import BFLOAT16, same_bits
+from ways import both_ways, plain
+from ways import long_way as long_way
 
 from softmax_numba import (
     cross_entropy,
@@ -18,7 +19,6 @@ from softmax_numba import (
     gradients,
     log_softmax,
     log_softmax_vjp,
-    losses,
     softmax,
     softmax_vjp,
 )
@@ -38,45 +38,15 @@ every_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 SHAPES = [(5, 1), (3, 7), (64, 7), (200, 10), (1000, 2), (9, 16), (9, 33), (2, 4097), (1, 60_000), (40,), (3, 5, 11)]
 
 
-@pytest.fixture
-def long_way(monkeypatch):
-    """How many calls were left to it."""
-    calls = []
-    for module, name in ((losses, "_loss"), (gradients, "_vjp")):
-        whole = getattr(module, name)
-
-        def counted(*arguments, whole=whole):
-            calls.append(arguments)
-            return whole(*arguments)
-
-        monkeypatch.setattr(module, name, counted)
-    return calls
-
-
-def _case(shape, dtype, reduction="mean", seed=1):
-    axis = len(shape) - 1
-    case = drawn(seed, dtype, shape, axis, "indices")
-    return case._replace(options={"reduction": reduction, "ignore_index": case.options.get("ignore_index", -100)})
-
-
-def _both_ways(case):
-    """Loss and gradient by the short way and by the long way, and the loss in calls of its own."""
-    short, short_loss = case.loss_and_gradient(), case.loss()
-    options = dict(case.options)
-    how = options["reduction"], 0.0, 0.0, 0.0
-    arguments = case.logits, case.targets, case.axis, None, options["ignore_index"], how
-    return (*short, short_loss), (*losses._loss(*arguments, True, None), losses._loss(*arguments, False, None)[0])
-
-
 @every_dtype
 @every_reduction
 def test_losses_are_those_of_the_long_way(dtype, reduction, long_way):
     """Of every sweep: right, and to the bit."""
     for shape in SHAPES:
-        case = _case(shape, dtype, reduction)
+        case = plain(shape, dtype, reduction=reduction)
         assert case.loss_and_gradient() is not None
         assert not long_way, shape
-        short, long = _both_ways(case)
+        short, long = both_ways(case)
         long_way.clear()
         for mine, theirs in zip(short, long, strict=True):
             assert type(mine) is type(theirs), shape
@@ -94,10 +64,10 @@ def test_losses_of_many_rows(dtype, long_way, monkeypatch):
         monkeypatch.setattr(threads, "in_use", lambda count=threads_in_use: count)
         for shape in ((901, 1000), (70_001, 7), (30_011, 16), (300, 5001)):
             for reduction in ("mean", "none"):
-                case = _case(shape, dtype, reduction)
+                case = plain(shape, dtype, reduction=reduction)
                 case.loss_and_gradient()
                 assert not long_way
-                short, long = _both_ways(case)
+                short, long = both_ways(case)
                 long_way.clear()
                 for mine, theirs in zip(short, long, strict=True):
                     assert same_bits(mine, theirs), (shape, threads_in_use)
@@ -107,7 +77,7 @@ def test_losses_of_many_rows(dtype, long_way, monkeypatch):
 
 def test_rows_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch):
     monkeypatch.setattr(threads, "in_use", lambda: 2)
-    case = _case((2, 300_000), np.float32)
+    case = plain((2, 300_000), np.float32)
     loss, _ = case.loss_and_gradient()
     assert len(long_way) == 1
     assert_close(loss, case.exact()[0])
@@ -179,7 +149,7 @@ def test_ways_back_along_other_axes(name, dtype, long_way):
 @every_dtype
 def test_unpickled_arrays(dtype, long_way):
     """Their dtype equals NumPy's own and is another object (not so that of ml_dtypes)."""
-    case = _case((30, 9), dtype)
+    case = plain((30, 9), dtype)
     loss, gradient = case.loss_and_gradient()
     y, dy = case.logits, gradient
     expected = softmax_vjp(y, dy)
@@ -201,23 +171,9 @@ def test_unpickled_arrays(dtype, long_way):
     assert not long_way
 
 
-def test_errors_of_our_own_are_not_taken_for_another_memory_order(long_way, monkeypatch):
-    def mistaken(*given):
-        raise TypeError("ours")
-
-    y, targets = softmax(np.ones((4, 5))), np.zeros(4, np.int64)
-    monkeypatch.setattr(losses.loss_plain, "run", mistaken)
-    for call in (lambda a: cross_entropy(a, targets), lambda a: cross_entropy_and_grad(y, targets, out=a)):
-        with pytest.raises(TypeError, match="ours"):
-            call(y.copy())
-        assert not long_way
-        call(np.asfortranarray(y))
-        assert long_way.pop()
-
-
 def test_gradients_in_place():
     for shape in SHAPES:
-        case = _case(shape, np.float32)
+        case = plain(shape, np.float32)
         loss, gradient = case.loss_and_gradient()
         x = case.logits.copy()
         mine, out = case._replace(logits=x).loss_and_gradient(out=x)
@@ -227,13 +183,13 @@ def test_gradients_in_place():
 
 
 def test_every_integer_type(long_way):
-    case = _case((30, 9), np.float32)
+    case = plain((30, 9), np.float32)
     expected = case.loss_and_gradient()
     for kind in "bhilqBHILQ":
         targets = np.where(case.targets < 0, 3, case.targets)
-        plain = case._replace(targets=targets, options={"reduction": "mean"})
-        expected = plain.loss_and_gradient()
-        loss, gradient = plain._replace(targets=targets.astype(kind)).loss_and_gradient()
+        without = case._replace(targets=targets, options={"reduction": "mean"})
+        expected = without.loss_and_gradient()
+        loss, gradient = without._replace(targets=targets.astype(kind)).loss_and_gradient()
         assert same_bits(loss, expected[0])
         assert same_bits(gradient, expected[1])
 

@@ -110,39 +110,18 @@ def _borrowed(context, builder, array, data, shape, strides, itemsize):
     return result._getvalue()
 
 
-def _presented(array, arrange):
-    """An array as another one of three axes, borrowed; ``arrange`` takes and gives shape and strides."""
+@intrinsic
+def as_lanes(typing, array):
+    """A 2-D array as (outer, length, 1), borrowed."""
     lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
 
     def emit(context, builder, sig, args):
         given = context.make_array(array)(context, builder, args[0])
-        one = ir.Constant(I64, 1)
-        shape = arrange(cgutils.unpack_tuple(builder, given.shape), one)
-        strides = arrange(cgutils.unpack_tuple(builder, given.strides), given.itemsize)
+        shape = [*cgutils.unpack_tuple(builder, given.shape), ir.Constant(I64, 1)]
+        strides = [*cgutils.unpack_tuple(builder, given.strides), given.itemsize]
         return _borrowed(context, builder, lanes, given.data, shape, strides, given.itemsize)
 
     return lanes(array), emit
-
-
-@intrinsic
-def as_lanes(typing, array):
-    """A 2-D array as (outer, length, 1), a 1-D array as (outer, 1, 1)."""
-    return _presented(array, lambda axes, other: [*axes, *[other] * (3 - array.ndim)])
-
-
-@intrinsic
-def begun_at(typing, array, row):
-    """A 2-D array in C order, borrowed, as if its first row were row ``row`` of a longer one."""
-
-    def emit(context, builder, sig, args):
-        given = context.make_array(array)(context, builder, args[0])
-        shape, strides = (cgutils.unpack_tuple(builder, axes) for axes in (given.shape, given.strides))
-        bytes_before = builder.neg(builder.mul(args[1], strides[0]))
-        start = builder.gep(builder.bitcast(given.data, I8.as_pointer()), [bytes_before])
-        longer = [builder.add(shape[0], args[1]), shape[1]]
-        return _borrowed(context, builder, array, start, longer, strides, given.itemsize)
-
-    return array(array, types.intp), emit
 
 
 @intrinsic
@@ -161,9 +140,20 @@ def lanes_at(typing, address, outer, length, inner, first, second, third, itemsi
 
 
 @intrinsic
-def as_columns(typing, array):
-    """A 2-D array (lanes, length) as (1, length, lanes), a 1-D array (lanes,) as (1, 1, lanes)."""
-    return _presented(array, lambda axes, other: [other, *axes[1:], *[other] * (2 - array.ndim), axes[0]])
+def array_at(typing, address, like, shape):
+    """An array in C order of numbers of the type of ``like``, borrowed, by its address and shape."""
+    array = types.Array(like, len(shape), "C")
+
+    def emit(context, builder, sig, args):
+        axes = cgutils.unpack_tuple(builder, args[2])
+        itemsize = ir.Constant(I64, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+        strides = [itemsize]
+        for length in axes[:0:-1]:
+            strides.insert(0, builder.mul(strides[0], length))
+        data = builder.inttoptr(args[0], context.get_data_type(array.dtype).as_pointer())
+        return _borrowed(context, builder, array, data, axes, strides, itemsize)
+
+    return array(address, like, shape), emit
 
 
 @inlined

@@ -30,6 +30,7 @@ from softmax_numba.cpu.handed import (
     SHAPE,
     STRIDES,
     WRITEABLE,
+    Handed,
     half_word,
     word,
 )
@@ -171,4 +172,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, "door", 4)
+    return entering.entry_of(enter, "door", *[Handed()] * 4)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
 
 from softmax_numba.cpu import crew
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.handed import (
     DESCRIPTION,
     TYPE,
-    Handed,
     integer,
     place_in_memory,
     with_lock,
@@ -96,9 +96,9 @@ def steps() -> Steps:
     return Steps(is_array_of, place_of_axis, crew_numbers, carry_out)
 
 
-def entry_of(enter: Callable[..., int], name: str, count: int) -> Callable[..., int]:
-    """What a door of ``count`` objects is entered by."""
-    dispatcher: Any = compiled_for(compiled(enter, name, nogil=False), name, (Handed(),) * count)
+def entry_of(enter: Callable[..., Any], name: str, *given: types.Type) -> Callable[..., Any]:
+    """What a door is entered by that is given such objects and numbers."""
+    dispatcher: Any = compiled_for(compiled(enter, name, nogil=False), name, given)
     (only,) = dispatcher.overloads.values()
     # The dispatcher itself would look up the types of what it is given.
     return only.entry_point  # type: ignore[no-any-return]

@@ -16,6 +16,7 @@ from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
+from softmax_numba.cpu.loss_picked import note_picked
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     fence,
@@ -35,7 +36,7 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.simd import fma, select
 from softmax_numba.cpu.sums import as_total, load_total, store_sums
-from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_first_zero, load_wide, numbers_for
+from softmax_numba.cpu.wide import filled_wide, load_first_zero, load_wide, numbers_for
 
 # A line of a tile is at most a page of memory.
 MOST_VECTORS = 64
@@ -101,15 +102,6 @@ def loss_columns(compute, kind, gradient):
     add_losses, add_masses = line_sums(width, loss_of_line), line_sums(width, mass_of_line)
 
     @inlined
-    def less_given(v, q, k, count, lanes, share, even):
-        c = fma(load_first_zero(q, k, count, 4), share, filled_wide(lanes.gain, even, 4))
-        return fma(c, -numbers_for(lanes.gain, k, wide), v)
-
-    @inlined
-    def less_even(v, q, k, count, lanes, share, even):
-        return fma(numbers_for(lanes.gain, k, wide), -even, v)
-
-    @inlined
     def line_of(targets, o, i, j):
         return place(targets, o, i, j)
 
@@ -127,23 +119,43 @@ def loss_columns(compute, kind, gradient):
 
     step_of = step_between if probabilities else no_step
     target_of, first_term = of_target(kind)
-    less, q_at = (less_given, line_of) if probabilities else (less_even, no_line)
+    picked = not (probabilities or dense or kind.nothing)
+    q_at = line_of if probabilities else no_line
 
-    @inlined
-    def results(x, i, k, count, lanes, q, share, even):
-        """Four vectors of the gradient of class ``i`` from lane ``k`` on."""
-        ref = Reference(
-            numbers_for(lanes.shift, k, wide),
-            0.0,
-            numbers_for(lanes.magic, k, wide),
-            numbers_for(lanes.floor, k, wide),
-        )
-        v = exp_relative(x, ref, scale_of(compute(0), None)) * numbers_for(lanes.factor, k, wide)
-        if dense:
-            v = less(v, q, k, count, lanes, share, even)
-        if not probabilities:
-            v = select(matches(lanes.target, k, i, v), v - numbers_for(lanes.own, k, wide), v)
-        return v
+    def results_of(vectors):
+        """Compiles the gradient of so many vectors of lanes."""
+        many = vectors * width
+
+        @inlined
+        def less_given(v, q, k, count, lanes, share, even):
+            c = fma(load_first_zero(q, k, count, vectors), share, filled_wide(lanes.gain, even, vectors))
+            return fma(c, -numbers_for(lanes.gain, k, many), v)
+
+        @inlined
+        def less_even(v, q, k, count, lanes, share, even):
+            return fma(numbers_for(lanes.gain, k, many), -even, v)
+
+        less = less_given if probabilities else less_even
+
+        @inlined
+        def results(x, i, k, count, lanes, q, share, even):
+            """The gradient of class ``i`` from lane ``k`` on."""
+            ref = Reference(
+                numbers_for(lanes.shift, k, many),
+                0.0,
+                numbers_for(lanes.magic, k, many),
+                numbers_for(lanes.floor, k, many),
+            )
+            v = exp_relative(x, ref, scale_of(compute(0), None)) * numbers_for(lanes.factor, k, many)
+            if dense:
+                v = less(v, q, k, count, lanes, share, even)
+            if not probabilities:
+                v = select(matches(lanes.target, k, i, v), v - numbers_for(lanes.own, k, many), v)
+            return v
+
+        return results
+
+    results, results_of_one = results_of(4), results_of(1)
 
     @inlined
     def write_line(p, i, count, step, out, lanes, q, share, even, past_cache):
@@ -152,7 +164,7 @@ def loss_columns(compute, kind, gradient):
         if past_cache:
             k = min(count, to_full_vectors(out))
             if k > 0:
-                store_first(out, 0, k, results(load_first_wide(p, 0, k, 4), i, 0, k, lanes, q, share, even))
+                store_first(out, 0, k, results_of_one(load_first(p, 0, k), i, 0, k, lanes, q, share, even))
         while k + wide <= count:
             given = results(load_wide(p, k, 4), i, k, wide, lanes, q, share, even)
             if past_cache:
@@ -162,18 +174,24 @@ def loss_columns(compute, kind, gradient):
             for ahead in range(0, wide, LINE_BYTES // stored_size(p)):
                 prefetch(p, k + ahead + 2 * step)
             k += wide
-        if k < count:
-            x = load_first_wide(p, k, count - k, 4)
-            store_first(out, k, count - k, results(x, i, k, count - k, lanes, q, share, even))
+        while k < count:
+            left = min(width, count - k)
+            if left == width:
+                store(out, k, results_of_one(load(p, k), i, k, width, lanes, q, share, even))
+            else:
+                given = results_of_one(load_first(p, k, left), i, k, left, lanes, q, share, even)
+                store_first(out, k, left, given)
+            k += width
 
     def sweep(x, targets, share, even, parts, losses, out, numbers, ignore, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
         across = (inner + width - 1) // width
         vectors = min(MOST_VECTORS, across, last - first)
         per_tile = vectors * width
-        room = per_tile + 2 * wide  # vectors may begin at any lane and reach beyond the last
+        room = per_tile + 2 * width
         scale, options = scale_of(compute(0), None), options_from(numbers)
         gain, weighted = options.gain, share.shape[0] > 0
+        picks = picked and not weighted and options.z_loss == 0.0 and options.gamma == 0.0
         share_at, even_at = start_of(share), start_of(even)
         at, classes = allocated(compute(0), 7 * room), np.empty(room, np.int32)
         lanes = Lanes(
@@ -196,7 +214,8 @@ def loss_columns(compute, kind, gradient):
             count = min(inner - j, per_tile, (last - begin) * width)
             begin += (count + width - 1) // width
             used = (count + width - 1) // width
-            for k in range(room):
+            reach = count + width  # of vectors that begin at any lane
+            for k in range(reach):
                 put(lanes.peak, k, lane_at(parts, o, j + min(k, count - 1)).peak)
             if dense:
                 lines = Lines(
@@ -209,7 +228,9 @@ def loss_columns(compute, kind, gradient):
                 for k in range(used):
                     store_sums(sums, 2 * room + k * width, room, zero, load_total(slots, k))
             every = True
-            for k in range(count):
+            if picks:
+                every = note_picked(x, targets, parts, losses, lanes, o, j, count, options.own, gain, ignore, _NONE)
+            for k in range(0 if picks else count):
                 target, found = target_of(targets, o, j + k), lane_at(parts, o, j + k)
                 counts = probabilities or target != ignore
                 loss, mass = 0.0, 0.0
@@ -230,12 +251,12 @@ def loss_columns(compute, kind, gradient):
                 classes[k] = target if shows else _NONE
                 every = every and shows
             if gradient:
-                for k in range(count, room):
+                for k in range(count, reach):
                     put(lanes.own, k, 0.0)
                     put(lanes.factor, k, 0.0)
                     put(lanes.gain, k, 0.0)
                     classes[k] = _NONE
-                for k in range(0, room, width):
+                for k in range(0, reach, width):
                     ref = reference(safe_top(load(lanes.peak, k)), scale)
                     store(lanes.shift, k, ref.shift)
                     store(lanes.magic, k, ref.magic)

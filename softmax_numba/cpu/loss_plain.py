@@ -1,100 +1,103 @@
-"""Losses of rows in C order in one compiled call, with the options that most callers leave as they are.
+"""Losses of lanes in C order in one compiled call, with the options that most callers leave as they are.
 
 What loss_sweeps.py finds out in Python before it calls a body costs several times what ten rows do; and after a call
 that has put megabytes through the caches, Python's own code comes from memory again: measured, 200 us instead of 30.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange, types
 
 from softmax_numba import pages
-from softmax_numba.cpu import crew, threads
-from softmax_numba.cpu.arrays import apart, as_columns, as_lanes, begun_at, start_of
-from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
-from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.jit import address_named, call_body, call_loss_body, compiled, named
-from softmax_numba.cpu.joining import lead_unless_led
-from softmax_numba.cpu.lane import NORMALISER, PARTS
-from softmax_numba.cpu.loss_sweeps import INDICES, arranged, body_of_losses
-from softmax_numba.cpu.loss_totals import added_up, counts_of
-from softmax_numba.cpu.memory import address_of
-from softmax_numba.cpu.plan import CREW_FROM, PARALLEL_FROM
+from softmax_numba.cpu import crew, handed, loss_door, threads
+from softmax_numba.cpu.entering import LARGE
+from softmax_numba.cpu.lane import NORMALISER
+from softmax_numba.cpu.loss_sweeps import INDICES, Arrangement, arranged, body_of_losses
+from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
-from softmax_numba.cpu.threads import set_share_size, share_size
-from softmax_numba.dtypes import STORED, dtype_of, storage_of
+from softmax_numba.cpu.tiles import vectors_across
+from softmax_numba.dtypes import dtype_of, storage_of
 
-REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
-_NONE, _MEAN = REDUCTIONS["none"], REDUCTIONS["mean"]
-# Only loops that say so: Numba would share out an array of ten zeros too.
-_PRANGE = {
-    name: name == "prange"
-    for name in ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion", "prange")
-}
+REDUCTIONS = {"none": loss_door.NONE, "sum": loss_door.SUM, "mean": loss_door.MEAN}
+_INT64 = np.dtype(np.int64)
 
 
-# The ways to go through the lanes: in one thread, with the layer's threads, with the crew. What a kernel says beside
-# REFUSED and DONE: that somebody else leads the crew.
-_ALONE, _LAYER, _CREW = "", "_shared", "_together"
-_LED = 2
-
-
-class _Arrangement(NamedTuple):
-    """How a call is carried out: a kernel, if it can be one with threads, and what the kernel takes."""
+class Prepared(NamedTuple):
+    """What is known of a call by its dtype, shape and axis."""
 
     storage: str
+    lanes: tuple[int, int, int]
     gradient: bool
-    parallel: bool
-    alone: Callable[..., int]  # the kernel for one thread
-    normalise: int
-    lose: int
+    kept: tuple[int, ...]  # the shape without the axis
+    result: np.dtype  # what the losses are found in: float64 for logits of 16 bits
+    few: bool  # neither the gradient nor the losses have pages of their own
+    enter: Callable[..., tuple[int, float]]
     numbers: np.ndarray
-
-    def kernel(self, way: str) -> Callable[..., int]:
-        return _kernel(self.storage, self.gradient, way)
+    address: int  # of the numbers
 
 
 @functools.lru_cache(maxsize=1024)
-def _arranged(storage: str, lanes: int, classes: int, gradient: bool, many: int) -> _Arrangement | None:
-    how = arranged(storage, INDICES, (lanes, classes, 1), True, True, True, False, False, gradient, many)
-    sweep, shares = how.plan.sweep, how.plan.shares
-    if sweep == "long":
+def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) -> Prepared | None:
+    """None where there is no such axis, or nothing, or objects cannot be read in compiled code."""
+    if not -len(shape) <= axis < len(shape) or 0 in shape or not handed.readable():
         return None
-    normalise = body_of(NORMALISER, sweep, Arrays(storage_of(storage), False, False, True))
-    lanes_of_unit = how.of_unit[1] if sweep == "short" else 1
-    size = min(how.size, how.units)
-    numbers = np.array([sweep == "short", lanes_of_unit, size, how.units, shares, how.past_cache], np.int64)
-    alone = _kernel(storage, gradient, _ALONE)
-    return _Arrangement(storage, gradient, shares > 1, alone, normalise, body_of_losses(how.kernel), numbers)
+    axis %= len(shape)
+    outer, classes, inner = lanes = math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+    dtype, kinds = dtype_of(storage), Arrays(storage_of(storage), False, False, True)
+    how = _arranged(storage, lanes, gradient, 1)
+    columns = how.kernel.form == "columns"
+    of_unit = how.of_unit
+    if columns:
+        of_unit = vectors_across(inner, dtype.itemsize), 8 if dtype.itemsize == 8 else 16, inner
+    result = np.dtype(np.float64) if dtype.itemsize == 2 else dtype
+    most = most_shares(SWEEPS.index(how.plan.sweep), *lanes, dtype.itemsize, not gradient, 2)
+    sizes = dtype.itemsize, kinds.compute.itemsize, result.itemsize
+    certain = how.kernel.form == "certain"
+    sweeps = 0 if certain else body_of(NORMALISER, how.plan.sweep, kinds), body_of_losses(how.kernel)
+    turned, size = how.plan.sweep == "short", min(how.size, how.units)
+    numbers = np.array(
+        [
+            *(*lanes, axis, id(dtype), id(_INT64), *sizes, gradient),
+            *(*sweeps, turned, columns, *of_unit, size, how.units, most, how.past_cache),
+        ],
+        np.int64,
+    )
+    few = dtype.itemsize * outer * classes * inner < pages.LEAST_BYTES and outer * inner < loss_door.ROOM_FROM
+    kept, enter = shape[:axis] + shape[axis + 1 :], loss_door.door()
+    return Prepared(storage, lanes, gradient, kept, result, few, enter, numbers, numbers.ctypes.data)
+
+
+def _arranged(storage: str, lanes: tuple[int, int, int], gradient: bool, many: int) -> Arrangement:
+    return arranged(storage, INDICES, lanes, lanes[2] == 1, True, True, False, False, gradient, many, True)
 
 
 def run(
-    storage: str,
+    how: Prepared,
     x: np.ndarray,
     targets: np.ndarray,
-    found: np.ndarray,
+    found: np.ndarray | None,
     out: np.ndarray | None,
     ignore: int,
     reduction: int,
-) -> bool:
-    """Whether the losses were taken: not where an index is out of range, nor where arrays overlap otherwise than in
-    the same places, nor of lanes so long and few that threads share them.
+) -> tuple[bool, float]:
+    """Whether the losses were taken, and their sum or mean: not where an array is not as below, an index is out of
+    range, or arrays overlap otherwise than in the same places, nor of lanes so long and few that threads share them.
 
     Parameters
     ----------
-    storage : str
-        The dtype of x.
-    x : numpy.ndarray, shape (lanes, classes)
-        In C order, not empty; as kernels take it.
-    targets : numpy.ndarray, shape (lanes,)
-        Contiguous int64.
-    found : numpy.ndarray
-        Gets the losses of the lanes, or their one sum or mean: of x's dtype, of float64 for 16 bits.
-    out : numpy.ndarray, shape (lanes, classes), optional
-        Gets the gradient, as kernels take it.
+    how : Prepared
+        For the dtype, shape and axis of x, and whether there is a gradient.
+    x : numpy.ndarray
+        In C order.
+    targets : numpy.ndarray
+        Int64 in C order, of x's shape without the axis.
+    found : numpy.ndarray, optional
+        New, of ``how.result`` and in C order: gets the losses unless they are reduced.
+    out : numpy.ndarray, optional
+        As x: gets the gradient.
     ignore : int
         The index that counts for nothing.
     reduction : int
@@ -102,182 +105,46 @@ def run(
 
     Raises
     ------
-    TypeError, OverflowError
-        If an array is in another order or read-only, or ``ignore`` is no int64.
+    OverflowError
+        If ``ignore`` is no int64.
     """
-    lanes, classes = x.shape
-    values = lanes * classes
+    room = None
+    if not how.few:
+        room = pages.empty((-(-how.lanes[0] * how.lanes[2] // 8) * 8,), np.float64)
+    said, loss = how.enter(x, targets, room, found, out, ignore, how.address, reduction, 0)
+    if said == LARGE:
+        said, loss = _with_threads(how, x, targets, found, out, ignore, reduction)
+    return said == DONE, loss
+
+
+def _with_threads(
+    how: Prepared,
+    x: np.ndarray,
+    targets: np.ndarray,
+    found: np.ndarray | None,
+    out: np.ndarray | None,
+    ignore: int,
+    reduction: int,
+) -> tuple[int, float]:
+    """The same where threads may be worth while and are not awake."""
+    values, lanes = x.size, how.lanes[0] * how.lanes[2]
     many = threads.in_use() if values >= PARALLEL_FROM else 1
-    how = _arranged(storage, lanes, classes, out is not None, many)
-    if how is None:
-        return False
-    if out is None:
-        out = _NOTHING[storage]
-    if values < CREW_FROM:  # one thread; what is below costs as much as ten rows
-        losses = np.empty((lanes + 7) // 8 * 8)
-        said = how.alone(how.normalise, how.lose, x, targets, losses, found, out, ignore, reduction, how.numbers, 1, 0)
-        return said == DONE
-    losses = pages.empty(((lanes + 7) // 8 * 8,), np.float64)
-    call = how.normalise, how.lose, x, targets, losses, found, out, ignore, reduction, how.numbers
+    plan = _arranged(how.storage, how.lanes, how.gradient, many).plan
+    if plan.sweep == "long":
+        return REFUSED, 0.0
+    room = pages.empty((-(-lanes // 8) * 8,), np.float64)
+    arrays, options = (x, targets, room, found, out), (ignore, how.address, reduction)
     many = crew.begin(values)
     if many > 0:
         try:
-            said = how.kernel(_CREW)(*call, many, crew.address())
+            said, loss = how.enter(*arrays, *options, many)
         finally:
             crew.end()
-        if said != _LED:
-            return said == DONE
-    states: list[int] = []
-    if not how.parallel or not threads.run(lambda: states.append(how.kernel(_LAYER)(*call, 1, 0))):
-        states.append(how.alone(*call, 1, 0))
+        if said != loss_door.LED:
+            return said, loss
+    states: list[tuple[int, float]] = []
+    places = [0 if array is None else array.ctypes.data for array in arrays]
+    if plan.shares == 1 or not threads.run(lambda: states.append(loss_door.shared()(*places, *options, plan.shares))):
+        states.append(how.enter(*arrays, *options, 1))
     crew.ended(values)
-    return states[0] == DONE
-
-
-_NOTHING = {name: np.empty((0, 0), dtype) for name, dtype in STORED.items()}  # in the place of a gradient
-
-
-@inlined
-def _share(normalise, lose, x, targets, parts, losses, out, options, ignore, numbers, k, shares):
-    """Part ``k`` of so many. What normalises a chunk of lanes stands where that of the last one stood: in the cache."""
-    turned, per_unit, size, units, past_cache = numbers[0], numbers[1], numbers[2], numbers[3], numbers[5]
-    count = x.shape[0]
-    values, gradient = as_lanes(x), as_lanes(out)
-    indices, found, none = targets.reshape(count, 1), losses[:count].reshape(count, 1), parts[0, :0]
-    first, last = units * k // shares, units * (k + 1) // shares
-    while first < last:
-        end = min(last, first + size)
-        begin, stop = first * per_unit, min(count, end * per_unit)
-        of_chunk = begun_at(parts, begin)
-        noted = as_lanes(of_chunk)
-        if turned != 0:
-            call_body(normalise, as_columns(x), None, None, as_columns(of_chunk), first, end, False)
-        else:
-            call_body(normalise, values, None, None, noted, first, end, False)
-        call_loss_body(
-            lose, values, indices, none, none, noted, found, gradient, options, ignore, begin, stop, past_cache != 0
-        )
-        first = end
-
-
-@once
-def _body_of_shares(storage: str, gradient: bool) -> int:
-    """What who joins the crew carries out: shares ``first`` to ``last``."""
-
-    def shares_of_losses(
-        normalise, lose, x, targets, losses, out, options, ignore, numbers, shares, first, last, past_cache
-    ):
-        room = np.empty((numbers[2] * numbers[1], PARTS), compute)
-        for k in range(first, last):
-            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
-
-    compute = Arrays(storage_of(storage), False, False, True).compute.type
-    values, indices, losses, _, out = _arrays(storage)
-    options, numbers = types.Array(types.float64, 1, "C"), types.Array(types.int64, 1, "C")
-    given = (types.intp, types.intp, values, indices, losses, out, options, types.int64, numbers, types.intp)
-    body = compiled(shares_of_losses, "shares_of_losses", body=True)
-    return address_of_body(body, "shares_of_losses", (*given, types.intp, types.intp, types.boolean))
-
-
-def _arrays(storage: str) -> tuple[types.Type, ...]:
-    """The types of x, targets, losses, what is found, and the gradient."""
-    kind = storage_of(storage)
-    values, indices = types.Array(kind, 2, "C", readonly=True), types.Array(types.int64, 1, "C", readonly=True)
-    found = types.float64 if dtype_of(storage).itemsize == 2 else kind
-    return values, indices, types.Array(types.float64, 1, "C"), types.Array(found, 1, "C"), types.Array(kind, 2, "C")
-
-
-@once
-def _kernel(storage: str, gradient: bool, way: str) -> Callable[..., int]:
-    arrays = Arrays(storage_of(storage), False, False, True)
-    compute = arrays.compute.type
-    stored = np.float64 if dtype_of(storage).itemsize == 2 else compute
-
-    @inlined
-    def refuses(x, targets, out, wrong):
-        if wrong > 0:
-            return True
-        if not gradient:
-            return False
-        same = address_of(start_of(x), 0) == address_of(start_of(out), 0)
-        return not (same or apart(x, out)) or not apart(targets, out)
-
-    @inlined
-    def options_of(counted, reduction):
-        gain = 1.0
-        if reduction == _MEAN:
-            gain = 1.0 / counted if counted > 0 else 0.0
-        return np.array([1.0, 0.0, 0.0, gain])
-
-    @inlined
-    def reduce(losses, lanes, counted, reduction, found):
-        for k in range(lanes, losses.shape[0]):
-            losses[k] = 0.0
-        if reduction == _NONE:
-            for k in range(lanes):
-                found[k] = stored(losses[k])
-        else:
-            total = added_up(losses)
-            if reduction == _MEAN:
-                total = total / counted if counted > 0 else 0.0
-            found[0] = stored(total)
-
-    @inlined
-    def no_tasks():
-        return 0
-
-    @inlined
-    def no_more_tasks(before):
-        pass
-
-    @inlined
-    def tasks():
-        before = share_size()
-        set_share_size(1)
-        return before
-
-    @inlined
-    def no_task_left(before):
-        set_share_size(before)
-
-    begin, finish = (tasks, no_task_left) if way == _LAYER else (no_tasks, no_more_tasks)
-
-    def plain_losses(normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers):
-        counted, wrong = counts_of(targets, x.shape[1], ignore)
-        if refuses(x, targets, out, wrong):
-            return REFUSED
-        options, before = options_of(counted, reduction), begin()
-        shares = numbers[4]
-        for k in prange(shares):  # in one thread a loop like any other
-            room = np.empty((numbers[2] * numbers[1], PARTS), compute)
-            _share(normalise, lose, x, targets, room, losses, out, options, ignore, numbers, k, shares)
-        finish(before)
-        reduce(losses, x.shape[0], counted, reduction, found)
-        return DONE
-
-    def losses_together(
-        normalise, lose, x, targets, losses, found, out, ignore, reduction, numbers, many, crew_numbers
-    ):
-        counted, wrong = counts_of(targets, x.shape[1], ignore)
-        if refuses(x, targets, out, wrong):
-            return REFUSED
-        options, shares = options_of(counted, reduction), shares_of(numbers[3], x.size, many)
-        given = normalise, lose, x, targets, losses, out, options, ignore, numbers, shares
-        done, failed = lead_unless_led(crew_numbers, body(), given, shares, shares, many - 1, False)
-        if failed:
-            raise MemoryError("no memory for a buffer")
-        if not done:
-            return _LED
-        reduce(losses, x.shape[0], counted, reduction, found)
-        return DONE
-
-    call = losses_together if way == _CREW else plain_losses
-    shares_of = crew.shares_of
-    if way == _CREW:
-        symbol = f"softmax_numba.shares_of_losses.{storage}" + (".gradient" if gradient else "")
-        named(symbol, _body_of_shares(storage, gradient))
-        body = address_named(symbol)
-    name = "plain_losses" + way + ("_gradient" if gradient else "")
-    counts = types.int64, types.intp, types.Array(types.int64, 1, "C"), types.intp, types.intp
-    signature = (types.intp, types.intp, *_arrays(storage), *counts)
-    return compiled_for(compiled(call, name, parallel=_PRANGE if way == _LAYER else False), name, signature)
+    return states[0]

@@ -21,6 +21,7 @@ from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
 from softmax_numba.cpu.loss_focal import loss_focal
+from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
@@ -40,7 +41,7 @@ _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items
 class Kernel(NamedTuple):
     """Which body goes through the lanes again."""
 
-    form: str  # "rows", "columns" or "focal"
+    form: str  # "rows", "columns", "focal", "picked" or "certain"
     storage: str
     targets: str  # the dtype of probabilities, or one of the above
     dense: bool  # there is something for every class
@@ -63,10 +64,15 @@ class Kernel(NamedTuple):
 @once
 def body_of_losses(kernel: Kernel) -> int:
     """The address of a body's machine code."""
-    build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
     compute = np.dtype(str(COMPUTES_IN[storage_of(kernel.storage)])).type
     kind = Kind(kernel.targets not in (INDICES, NOTHING), kernel.dense, kernel.targets == NOTHING)
-    body = build(compute, kind, kernel.gradient)
+    if kernel.form == "picked":
+        body = loss_picked()
+    elif kernel.form == "certain":
+        body = loss_certain(kernel.gradient)
+    else:
+        build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
+        body = build(compute, kind, kernel.gradient)
     signature = (*kernel.types, types.int64, types.intp, types.intp, types.boolean)
     return address_of_body(body, body.__name__, signature)
 
@@ -129,7 +135,7 @@ def _caller(kernel: Kernel, parallel: bool) -> Callable:
     return compiled_for(compiled(call, name, parallel=parallel), name, signature)
 
 
-class _Arrangement(NamedTuple):
+class Arrangement(NamedTuple):
     """How a call is carried out."""
 
     kernel: Kernel
@@ -152,7 +158,8 @@ def arranged(
     focal: bool,
     gradient: bool,
     many: int,
-) -> _Arrangement:
+    plain: bool = False,
+) -> Arrangement:
     outer, length, inner = shape
     itemsize = dtype_of(storage).itemsize
     size = outer * length * inner * itemsize
@@ -170,7 +177,10 @@ def arranged(
     across = chosen.across
     # Without a gradient and weights for all classes there is nothing to do but a number a lane.
     columns = across and columnar and (dense or gradient)
-    form = "focal" if focal and dense else "columns" if columns else "rows"
+    if plain and length == 1:
+        form = "certain"
+    else:
+        form = "focal" if focal and dense else "columns" if columns else "picked" if plain and not gradient else "rows"
     units, of_unit = outer * inner, (inner, 1, inner)
     if across:
         row = vectors_across(inner, itemsize)
@@ -181,17 +191,26 @@ def arranged(
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
     past_cache = gradient and is_past_cache(size)
     kernel = Kernel(form, storage, targets, dense, gradient)
-    return _Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
+    return Arrangement(kernel, chosen, units, of_unit, max(1, CHUNK_BYTES * units // size), past_cache)
 
 
 def _arrangement(
-    storage: str, x: np.ndarray, targets: str, beside: list[np.ndarray], dense: bool, focal: bool, gradient: bool
-) -> _Arrangement:
+    storage: str,
+    x: np.ndarray,
+    targets: str,
+    beside: list[np.ndarray],
+    dense: bool,
+    focal: bool,
+    gradient: bool,
+    plain: bool = False,
+) -> Arrangement:
     size = x.itemsize
     in_columns = x.strides[2] == size
     columnar = in_columns and all(a.strides[2] == a.itemsize for a in beside)
     many = threads.in_use() if x.size >= PARALLEL_FROM else 1
-    return arranged(storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many)
+    return arranged(
+        storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many, plain
+    )
 
 
 def run(
@@ -234,21 +253,22 @@ def run(
     if targets.ndim == 3:
         name, dense = _name(targets), True
         beside.append(targets)
-    how = _arrangement(storage, x, name, beside, dense, focal, out is not None)
+    plain = not (dense or focal or share.size or options[1:3].any())
+    how = _arrangement(storage, x, name, beside, dense, focal, out is not None, plain)
     parts = pages.empty((x.shape[0], PARTS, x.shape[2]), even.dtype)
     given, noted = (x.T, parts.T) if how.plan.sweep == "short" else (x, parts)
     normalise, shares = 0, how.plan.shares
     if how.plan.sweep == "long":  # a few lanes that threads share
         sweeps.run(NORMALISER, how.plan, storage, x, None, None, parts)
         shares = min(how.units, shares)
-    else:
+    elif how.kernel.form != "certain":
         normalise = body_of(NORMALISER, how.plan.sweep, Arrays(storage_of(storage), False, False, True))
     gradient = _NO_GRADIENT[storage] if out is None else out
     arguments = (x, targets, share, even, parts, losses, gradient, options, ignore)
     _call(how, normalise, shares, given, noted, arguments)
 
 
-def _call(how: _Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
+def _call(how: Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
     of_pass = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size)
     values, past_cache = given.size, how.past_cache
     most = shares if how.plan.across else how.units

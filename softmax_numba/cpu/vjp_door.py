@@ -18,6 +18,7 @@ from softmax_numba.cpu.handed import (
     SHAPE,
     STRIDES,
     WRITEABLE,
+    Handed,
     half_word,
     word,
 )
@@ -147,4 +148,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, "vjp_door", 5)
+    return entering.entry_of(enter, "vjp_door", *[Handed()] * 5)
