@@ -29,8 +29,10 @@ from softmax_numba.cpu.plan import (
     DEEP,
     DEEP_FROM,
     FEWEST_SHORT,
+    LONGEST_NARROW,
     MIDDLE,
     MIDDLE_TO,
+    NARROW,
     ROWS,
     SHALLOW,
     SHORT,
@@ -51,7 +53,7 @@ SHAPES = {
     ((10,), -1): ROWS,
     ((1, 16), -1): ROWS,
     ((3, 7), -1): ROWS,
-    ((3, 7), 0): ROWS,
+    ((3, 7), 0): NARROW,
     ((FEWEST_SHORT, 1), -1): door.SINGLE,
     ((1, 5, 6), 0): door.SINGLE,
     ((FEWEST_SHORT - 1, 7), -1): ROWS,
@@ -59,7 +61,8 @@ SHAPES = {
     ((2, 5, 3, 11), -1): ROWS,
     ((2, 5, 3, 11), 2): SHALLOW,
     ((9, 8, 7), -1): SHORT,
-    ((9, 8, 7), 1): ROWS,  # too few neighbours for vectors of them
+    ((9, 8, 7), 1): NARROW,
+    ((2, LONGEST_NARROW + 1, 7), 1): ROWS,
     ((BLOCK // 64, 64), -1): ROWS,
     ((50, 200), -1): WOVEN,  # but for 16-bit floats and single numbers
     ((3, 2, 1000), -1): WOVEN,
@@ -172,6 +175,7 @@ def test_what_is_refused():
     made = door.door(SOFTMAX, "float32")
     enter = entered(made)
     made.make(ROWS)
+    made.make(NARROW)
     made.make(door.FOLD)
     assert enter(x, -1, out) == sweeps.DONE
     out[...] = 7
@@ -229,7 +233,8 @@ def test_what_is_missing_is_made_and_what_is_large_is_said():
     for values, axis, sweep in (
         (x, 1, SHORT),
         (x[:9], 1, ROWS),
-        (x, 0, ROWS),
+        (x, 0, NARROW),
+        (normal((300, 7), np.float32), 0, ROWS),
         (x[:1], 0, door.SINGLE),
         (normal((1, 5000), np.float32), 1, BLOCKS),
         (normal((50, 200), np.float32), 1, WOVEN),

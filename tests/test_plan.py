@@ -137,7 +137,8 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
     across = outer * -(-inner // (8 if itemsize == 8 else 16))
-    units = dict.fromkeys(ACROSS, across).get(found.sweep, -(-length // BLOCK) if found.sweep == "long" else lanes)
+    others = {"long": -(-length // BLOCK), "narrow": -(-lanes // (8 if itemsize == 8 else 16))}
+    units = (dict.fromkeys(ACROSS, across) | others).get(found.sweep, lanes)
     assert 1 <= found.shares <= units
     if count == 1 or lanes * length < PARALLEL_FROM:
         assert found.shares == 1
@@ -149,6 +150,8 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
         assert length <= 32 and side_by_side and inner == 1 and turnable
+    if found.sweep == "narrow":
+        assert 1 < inner < 8 and length <= 200 and columnar and not side_by_side
     if found.sweep in ACROSS:
         assert inner > 1 and not side_by_side
         # A share that is narrower than a page of memory is one of as many as there are threads.
@@ -191,7 +194,7 @@ def plans(monkeypatch):
     return found
 
 
-SWEEPS = {"rows", "short", "woven", "columns", MIDDLE, "deep", "shallow", "blocks", "long"}
+SWEEPS = {"rows", "short", "woven", "columns", MIDDLE, "narrow", "deep", "shallow", "blocks", "long"}
 
 CALLS = {
     "short, serial": ((300, 7), 1, ("short", False, False)),
@@ -214,6 +217,9 @@ CALLS = {
     "shallow, serial": ((5, 2, 40), 1, ("shallow", False, False)),
     "shallow, shared": ((8, 9000), 0, ("shallow", True, False)),
     "shallow, shared, past the cache": ((2, 3, 400, 500), 1, ("shallow", True, True)),
+    "narrow, serial": ((9, 5, 4), 1, ("narrow", False, False)),
+    "narrow, shared": ((3000, 10, 3), 1, ("narrow", True, False)),
+    "narrow, shared, past the cache": ((30_000, 20, 2), 1, ("narrow", True, True)),
     "few columns": ((20_000, 5), 0, ("blocks", True, False)),
     "few short columns": ((2000, 5, 9, 1), (1, 2), ("rows", True, False)),
     "blocks, serial": ((3, 5000), 1, ("blocks", False, False)),
@@ -244,7 +250,7 @@ def test_every_plan_is_taken(name, plans):
         taken.add(expected)
     kinds = {("rows", False, False), ("rows", True, False), (MIDDLE, False, False), (MIDDLE, True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
-    kinds |= {(sweep, shared, False) for sweep in ("short", "deep", "shallow") for shared in (False, True)}
+    kinds |= {(sweep, shared, False) for sweep in ("short", "narrow", "deep", "shallow") for shared in (False, True)}
     assert kinds <= taken
     if name != "logsumexp":
         assert {("woven", shared, False) for shared in (False, True)} <= taken

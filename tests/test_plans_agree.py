@@ -48,6 +48,8 @@ PLANS = (
     Plan("middle", 2, False),
     Plan("middle", 1, True),
     Plan("middle", 3, True),
+    Plan("narrow", 1, False),
+    Plan("narrow", 3, True),
     Plan("long", 2, False),
     Plan("long", 7, True),
 )
@@ -55,8 +57,8 @@ PLANS = (
 
 def for_lanes(name, length, masked=False):
     """The plans for lanes of that length."""
-    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8, "middle": BLOCK}
-    without_mask = ("short", "woven", "deep", "shallow", "middle")
+    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8, "middle": BLOCK, "narrow": BLOCK}
+    without_mask = ("short", "woven", "deep", "shallow", "middle", "narrow")
     return [
         plan
         for plan in PLANS

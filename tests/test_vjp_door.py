@@ -14,9 +14,9 @@ from softmax_numba import gradients
 from softmax_numba.cpu import crew, entering, handed, sweeps, vjp_door
 from softmax_numba.cpu.crew import MOST_VALUES
 from softmax_numba.cpu.joining import ASK
-from softmax_numba.cpu.plan import FEWEST_COLUMNS, FEWEST_SHORT
+from softmax_numba.cpu.plan import FEWEST_COLUMNS, FEWEST_SHORT, LONGEST_NARROW
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP
-from softmax_numba.cpu.vjp_plan import COLUMNS, ROWS, SHORT
+from softmax_numba.cpu.vjp_plan import COLUMNS, NARROW, ROWS, SHORT, SINGLE
 
 pytestmark = [no_warnings, pytest.mark.usefixtures("nobody_awake")]
 
@@ -69,15 +69,16 @@ def long_way(name, y, dy, axis=-1):
 def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
     for shape, axis, sweep in (
         ((10,), -1, ROWS),
-        ((1,), 0, ROWS),
+        ((1,), 0, SINGLE),
         ((3, 7), 1, ROWS),
-        ((3, FEWEST_COLUMNS - 1), 0, ROWS),
+        ((3, FEWEST_COLUMNS - 1), 0, NARROW),
+        ((LONGEST_NARROW + 1, 3), 0, ROWS),
         ((3, FEWEST_COLUMNS), 0, COLUMNS),
         ((2, 5, 3, 11), 2, COLUMNS),
         ((2, 3, 5000), -1, ROWS),
         ((FEWEST_SHORT - 1, 7), -1, ROWS),
         ((FEWEST_SHORT, 7), -1, SHORT),
-        ((9, 1, 8), 1, SHORT),  # lanes of one value are rows wherever they stand
+        ((9, 1, 8), 1, SINGLE),  # lanes of one value stand end to end along any axis
     ):
         dtype = DTYPES[kind]
         y, dy = forward(name, shape, dtype, axis), cotangent(shape, dtype)
@@ -131,7 +132,7 @@ def test_what_is_refused():
     """Everything that a door does not know is left untouched, and said so."""
     y, dy, out = normal((4, 6), np.float32), normal((4, 6), np.float32), np.full((4, 6), 7, np.float32)
     made = vjp_door.vjp_door(SOFTMAX_VJP, "float32")
-    for part in (ROWS, vjp_door.FOLD):
+    for part in (ROWS, NARROW, vjp_door.FOLD):
         made.make(part)
 
     def enter(*arguments):

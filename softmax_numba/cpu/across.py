@@ -18,7 +18,7 @@ from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, l
 
 
 @inlined
-def _largest(p, step, count):
+def largest_of_lanes(p, step, count):
     """The largest value of each lane of one vector, whose values stand ``step`` numbers apart."""
     tops = filled_wide(p, -np.inf, 4)
     for i in range(0, count, 4):
@@ -158,7 +158,7 @@ def note_tops(tile, count, noted, row):
     """Notes the maxima of the block's lanes, in rows of so many numbers."""
     p = tile.values
     for k in range(0, tile.lanes, width_of(p)):
-        store(noted, TOP * row + k, _largest(p, tile.down, count))
+        store(noted, TOP * row + k, largest_of_lanes(p, tile.down, count))
         p = moved(p, tile.across)
 
 

@@ -186,6 +186,9 @@ def arranged(
         row = vectors_across(inner, itemsize)
         units = outer * row
         of_unit = (1, 1, 1) if form == "columns" else (row, 8 if itemsize == 8 else 16, inner)
+    elif chosen.sweep == "narrow":
+        units = vectors_across(outer * inner, itemsize)
+        of_unit = (units, 8 if itemsize == 8 else 16, outer * inner)
     elif chosen.sweep == "short":
         units = short_tiles_of(outer, length, itemsize)
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)

@@ -20,6 +20,7 @@ from softmax_numba.cpu.compiled import address_of_body, once
 from softmax_numba.cpu.deep import deep_columns
 from softmax_numba.cpu.lane import Operation
 from softmax_numba.cpu.middle import middle_columns
+from softmax_numba.cpu.narrow import narrow_lanes
 from softmax_numba.cpu.plan import (
     BLOCKS,
     LONG,
@@ -69,6 +70,7 @@ _BUILDERS = {
     "deep": deep_columns,
     "shallow": shallow_columns,
     "middle": middle_columns,
+    "narrow": narrow_lanes,
     "long": long_lanes,
     "single": single_values,
 }

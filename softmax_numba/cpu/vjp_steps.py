@@ -12,6 +12,7 @@ from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
     filled,
+    load,
     load_first,
     moved,
     number_at,
@@ -136,10 +137,12 @@ def row_steps(steps, width, asking_to):
         while i < due.whole:
             write_quad(due, i, one, past_cache)
             i += wide
-        while i < due.count:
+        while i + width <= due.count:
+            store(due.out, i, cotangent(load(due.y, i), load(due.dy, i), due.total, due.inverse, one))
+            i += width
+        if i < due.count:
             given, other = load_first(due.y, i, due.count - i), load_first(due.dy, i, due.count - i)
             store_first(due.out, i, due.count - i, cotangent(given, other, due.total, due.inverse, one))
-            i += width
 
     @inlined
     def map_piece(y, dy, out, o, start, j, total, inverse, one, stages):

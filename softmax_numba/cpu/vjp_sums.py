@@ -21,7 +21,7 @@ from softmax_numba.cpu.few import (
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled, load, store
 from softmax_numba.cpu.simd import how_many, magnitude
-from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_four
+from softmax_numba.cpu.sums import as_total, collapsed, plus
 
 
 @functools.cache
@@ -64,13 +64,8 @@ def row_sums(steps, width, first_term):
     @inlined
     def with_rest(zero, total, y, dy, i, end):
         """The running sum and what is left, if anything: less than four vectors."""
-        if 0 < end - i <= width:
-            return plus(zero, total, as_total(first_term(y, dy, i, end - i)))
-        elif i < end:
-            a, b, c, d = i, i + width, i + 2 * width, i + 3 * width
-            first, second = first_term(y, dy, a, end - a), first_term(y, dy, b, end - b)
-            third, fourth = first_term(y, dy, c, end - c), first_term(y, dy, d, end - d)
-            return plus_four(zero, total, first, second, third, fourth)
+        if i < end:
+            return plus(zero, total, sum_of_few(zero, y, dy, i, end - i))
         return total
 
     return sum_of_few, with_quad, with_rest

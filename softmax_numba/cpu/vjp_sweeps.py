@@ -16,12 +16,21 @@ from softmax_numba.cpu.sweeps import bounds_of
 from softmax_numba.cpu.vjp import Backward
 from softmax_numba.cpu.vjp_columns import vjp_columns
 from softmax_numba.cpu.vjp_long import vjp_long
+from softmax_numba.cpu.vjp_narrow import vjp_narrow
 from softmax_numba.cpu.vjp_plan import LONG, SWEEPS, most_shares, sweep_over, units_of
 from softmax_numba.cpu.vjp_rows import vjp_rows
 from softmax_numba.cpu.vjp_short import vjp_short
+from softmax_numba.cpu.vjp_single import vjp_single
 from softmax_numba.dtypes import dtype_of, storage_of
 
-_BUILDERS = {"rows": vjp_rows, "short": vjp_short, "columns": vjp_columns, "long": vjp_long}
+_BUILDERS = {
+    "rows": vjp_rows,
+    "short": vjp_short,
+    "single": vjp_single,
+    "columns": vjp_columns,
+    "narrow": vjp_narrow,
+    "long": vjp_long,
+}
 
 
 class Arrays(NamedTuple):
