@@ -50,7 +50,8 @@ def softmax_vjp(
     Returns
     -------
     array of y's shape and dtype, from y's library (or ``out``)
-        Exactly 0 where y is, whatever dy is there: masked-out entries and lanes have no gradient.
+        Exactly 0 where y is, whatever dy is there (inf, NaN, and up to half the type's largest number): masked-out
+        entries and lanes have no gradient.
 
     Raises
     ------
@@ -61,7 +62,7 @@ def softmax_vjp(
     -----
     The computation is at least as wide as y and dy; the sum has twice the precision of its terms, so that the result
     is within 8 ULP of the largest term, for cotangents of up to half the type's largest number. (Of 16-bit values four
-    products at a time are added in float32.) The same bits for any layout and number of threads.
+    products at a time are added in float32.) For such cotangents, the same bits for any layout and number of threads.
 
     Examples
     --------

@@ -175,6 +175,8 @@ def _short_way(
         return None
     if type(reduction) is not str or reduction not in REDUCTIONS or type(ignored) is not int:
         return None
+    if ignored >= 2**63 - 1:  # which is no index to ignore: the long way says so
+        return None
     dtype = logits.dtype
     name = "float32" if dtype is _FLOAT32 else "float64" if dtype is _FLOAT64 else own_name(dtype)
     if name is None:

@@ -109,22 +109,6 @@ def address_named(symbol):
     return address
 
 
-def body_named(symbol, tried=False):
-    """:func:`call_body` of a sweep that has a name: the caller is compiled for it alone and is given no address.
-
-    If ``tried``, the result is whether the sweep failed, as of :func:`_called`.
-    """
-
-    @intrinsic
-    def call(typing, x, mask, temperature, out, first, last, past_cache):
-        def known(builder, kind, args):
-            return cgutils.get_or_insert_function(builder.module, kind, symbol)
-
-        return _called(types.none, (x, mask, temperature, out, first, last, past_cache), known, tried)
-
-    return call
-
-
 @intrinsic
 def as_task(typing, address, arguments, past_cache):
     """The body ``(*arguments, first, last, past_cache)`` at ``address`` as something that any thread may call, while

@@ -135,5 +135,5 @@ def _turned(call: Callable[..., None]) -> Callable[..., None]:
     return turned
 
 
-# What a small kernel says: nothing was done, or done.
+# What a door says: nothing was done, or done.
 REFUSED, DONE = range(2)

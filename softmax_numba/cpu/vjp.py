@@ -108,7 +108,8 @@ class Backward:
 
     name: str
     steps: Steps
-    # The same without a look at each place, for lanes whose sum this makes finite: then dy is, wherever y is 0.
+    # The same without a look at each place, for lanes whose sum this makes finite: then dy is, wherever y is 0, and so
+    # is dy - total unless one of them is beyond half the type's largest number.
     finite: Steps | None
     narrow: "Backward | None" = None  # the way back of 16-bit values, if it is another
 

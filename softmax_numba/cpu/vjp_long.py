@@ -7,10 +7,10 @@ import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import place
-from softmax_numba.cpu.blocks import MAP, REDUCE, SETTLE
+from softmax_numba.cpu.blocks import HIDE, REDUCE, SETTLE
 from softmax_numba.cpu.exponential import scale_of
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import BLOCK, HIGH, LOW, TOP
+from softmax_numba.cpu.lane import BLOCK, HIGH, LOW, TIES, TOP
 from softmax_numba.cpu.memory import fence, moved
 from softmax_numba.cpu.sums import sum_after
 from softmax_numba.cpu.vjp import one_like
@@ -26,14 +26,26 @@ from softmax_numba.cpu.vjp_steps import (
 
 @functools.cache
 def vjp_long(backward, compute):
-    """Compiles the steps. REDUCE notes the blocks' sums, SETTLE the lane's in ``numbers[TOP, 0]``, MAP writes."""
+    """Compiles the steps. REDUCE notes the blocks' sums, and in ``numbers[TIES]`` which of them had to look at every
+    place; SETTLE the lane's in ``numbers[TOP, 0]``, and in ``results`` whether MAP has to look; that one writes."""
     width = 64 // np.dtype(compute).itemsize
     likely, looks = backward.finite or backward.steps, backward.finite is not None
     add_guarded, _, _, map_guarded = row_steps(backward.steps, width, 0)
     add_up, due_of, finish, map_piece = row_steps(likely, width, 0)
 
     def part(y, dy, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
-        length, direct, one = y.shape[1], lies_side_by_side(y, dy, out), one_like(compute(0))
+        length = y.shape[1]
+        if step == HIDE:
+            return 0
+        if step == SETTLE:  # as HIDE, without a buffer that there might be no memory for
+            total, guarded = (0.0, 0.0), False
+            for b in range(begin, end):
+                total = sum_after(total, (sums[HIGH, b], sums[LOW, b]))
+                guarded = guarded or numbers[TIES, b] != 0.0
+            numbers[TOP, 0] = compute(total[0] + total[1])
+            results[0] = 1.0 if guarded or (looks and not math.isfinite(numbers[TOP, 0])) else 0.0
+            return 1  # there is something to map
+        direct, one = lies_side_by_side(y, dy, out), one_like(compute(0))
         p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
         inverse = scale_of(compute(0), temperature_of(temperature, o, j)).inverse
         stages = stages_for(y, dy, out)
@@ -48,25 +60,15 @@ def vjp_long(backward, compute):
                 else:
                     given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
                     total = add_up(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False)
+                numbers[TIES, b] = 0.0
+                if looks and not math.isfinite(compute(total[0] + total[1])):
+                    given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
+                    total = add_guarded(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False)
+                    numbers[TIES, b] = 1.0
                 sums[HIGH, b], sums[LOW, b] = total
-        elif step == SETTLE:
-            total = 0.0, 0.0
-            for b in range(begin, end):
-                total = sum_after(total, (sums[HIGH, b], sums[LOW, b]))
-            if looks and not math.isfinite(compute(total[0] + total[1])):
-                total = 0.0, 0.0
-                for b in range(begin, end):
-                    start = b * BLOCK
-                    count = min(BLOCK, length - start)
-                    given, other = staged(y, dy, o, start, j, count, stages[0], stages[1])
-                    total = add_guarded(given, other, 0, count, total, nothing_staged, one, False)
-                results[0] = 1.0
-            else:
-                results[0] = 0.0
-            numbers[TOP, 0] = compute(total[0] + total[1])
-        elif step == MAP:
-            of_lane = numbers[TOP, 0]
-            if direct and results[0] == 0.0:
+        else:
+            of_lane, guarded = numbers[TOP, 0], results[0] != 0.0
+            if direct and not guarded:
                 first, count = begin * BLOCK, min(length, end * BLOCK) - begin * BLOCK
                 y_at, dy_at, out_at = moved(p, first), moved(q, first), moved(to, first)
                 due = due_of(y_at, dy_at, count, out_at, of_lane, inverse, one, past_cache)
@@ -75,11 +77,11 @@ def vjp_long(backward, compute):
                     fence()
             else:
                 for b in range(begin, end):
-                    if results[0] == 0.0:
-                        map_piece(y, dy, out, o, b * BLOCK, j, of_lane, inverse, one, stages)
-                    else:
+                    if guarded:
                         map_guarded(y, dy, out, o, b * BLOCK, j, of_lane, inverse, one, stages)
+                    else:
+                        map_piece(y, dy, out, o, b * BLOCK, j, of_lane, inverse, one, stages)
         release_all(stages)
-        return 1  # there is something to map
+        return 0
 
     return compiled(part, f"{backward.name}_long", body=True)
