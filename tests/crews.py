@@ -11,7 +11,7 @@ import pytest
 
 from softmax_numba.cpu import crew, threads
 from softmax_numba.cpu.cores import cores
-from softmax_numba.cpu.joining import AWAKE, LAST, SPIN
+from softmax_numba.cpu.joining import ASK, AWAKE, LAST, SPIN
 
 needs_a_crew = pytest.mark.skipif(
     sys.platform != "linux" or min(cores(), threads.available()) < 2,
@@ -36,11 +36,13 @@ def joined(call, seconds=30.0):
 
 @pytest.fixture
 def nobody_awake():
-    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely."""
+    """Without a crew, whom a door leaves calls of 16,000 values and more that follow closely; nor is it known that a
+    call may have one thread only."""
     seen = crew._crew.seen
-    before, seen[SPIN] = seen[SPIN], 0
+    before, question = seen[SPIN], seen[ASK]
+    seen[SPIN] = seen[ASK] = 0
     yield
-    seen[SPIN] = before
+    seen[SPIN], seen[ASK] = before, question
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from crews import nobody_awake as nobody_awake
 from grids import every_dtype, no_warnings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,7 +207,7 @@ def test_errors_are_those_of_the_long_way():
             cross_entropy(x, index, axis)
 
 
-def test_lanes_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch):
+def test_lanes_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch, nobody_awake):
     monkeypatch.setattr(threads, "in_use", lambda: 2)
     case = plain((100_000, 3), np.float32, 0)
     loss, _ = case.loss_and_gradient()

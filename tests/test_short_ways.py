@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from crews import nobody_awake as nobody_awake
 from grids import every_dtype, layouts, no_warnings
 from loss_oracle import assert_close
 from loss_oracle import log_softmax_vjp as exact_log_softmax_vjp
@@ -75,7 +76,7 @@ def test_losses_of_many_rows(dtype, long_way, monkeypatch):
     assert same_bits(case._replace(logits=rows, targets=case.targets[:20]).loss(), case.loss()[:20])
 
 
-def test_rows_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch):
+def test_rows_that_threads_share_are_left_to_the_long_way(long_way, monkeypatch, nobody_awake):
     monkeypatch.setattr(threads, "in_use", lambda: 2)
     case = plain((2, 300_000), np.float32)
     loss, _ = case.loss_and_gradient()
