@@ -14,7 +14,6 @@ from vjp_cases import EXACT_WAYS_BACK, WAYS_BACK, assert_right, cotangent, every
 
 from softmax_numba import gradients
 from softmax_numba.cpu import sharing, threads, vjp_door, vjp_sweeps
-from softmax_numba.cpu.lane import BLOCK
 
 pytestmark = no_warnings
 
@@ -77,22 +76,6 @@ def test_rows_past_the_cache_have_the_bits_of_rows_alone(name, count, n):
                 assert same_bits(found[i], row), (i, shift)
         out[...] = 7
         assert (room == 7).all()  # nothing else was written
-
-
-@every_map
-@every_float
-def test_lanes_of_many_blocks(name, dtype):
-    """Shared or not, as rows, columns and in strides, with a sum that is no number or that is: the same bits."""
-    for n in (BLOCK, BLOCK + 1, 3 * BLOCK - 1, 80_000):
-        y, dy = forward(name, (9, n), dtype, 1, n), cotangent((9, n), dtype)
-        dy[2, n // 2], dy[3, 5] = np.inf, np.nan
-        rows = WAYS_BACK[name](y, dy)
-        assert_close(rows[4:7], EXACT_WAYS_BACK[name](y[4:7], dy[4:7]))
-        assert same_bits(WAYS_BACK[name](y.T.copy(), dy.T.copy(), 0).T.copy(), rows)
-        for i, row in enumerate(rows):
-            assert same_bits(WAYS_BACK[name](y[i], dy[i]), row)
-            for few in (y.T[:, i : i + 1], np.repeat(y[i], 2)[::2, None]):
-                assert same_bits(WAYS_BACK[name](few, dy[i][:, None], 0).ravel(), row)
 
 
 @every_map

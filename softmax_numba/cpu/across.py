@@ -9,9 +9,9 @@ import numpy as np
 
 from softmax_numba.cpu.exponential import exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.lane import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
 from softmax_numba.cpu.memory import filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
+from softmax_numba.cpu.settling import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_apart, store_apart, sum_of_quarters

@@ -111,20 +111,6 @@ def _borrowed(context, builder, array, data, shape, strides, itemsize):
 
 
 @intrinsic
-def as_lanes(typing, array):
-    """A 2-D array as (outer, length, 1), borrowed."""
-    lanes = types.Array(array.dtype, 3, "A", readonly=not array.mutable)
-
-    def emit(context, builder, sig, args):
-        given = context.make_array(array)(context, builder, args[0])
-        shape = [*cgutils.unpack_tuple(builder, given.shape), ir.Constant(I64, 1)]
-        strides = [*cgutils.unpack_tuple(builder, given.strides), given.itemsize]
-        return _borrowed(context, builder, lanes, given.data, shape, strides, given.itemsize)
-
-    return lanes(array), emit
-
-
-@intrinsic
 def lanes_at(typing, address, outer, length, inner, first, second, third, itemsize):
     """An array of three axes, borrowed, by its address, shape, strides and the size of its values, all in bytes.
 

@@ -14,21 +14,7 @@ from softmax_numba.cpu.arrays import allocated, place, release, start_of
 from softmax_numba.cpu.exponential import Scale, exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import (
-    BLOCK,
-    FIRST,
-    HIGH,
-    LOG,
-    LOW,
-    NUMBERS,
-    PEAK,
-    SECOND,
-    SUMS,
-    TIES,
-    TOP,
-    Settled,
-    safe_top,
-)
+from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.mates import Later, largest_values, look, mates
 from softmax_numba.cpu.memory import (
     address_of,
@@ -47,6 +33,7 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
     width_of,
 )
+from softmax_numba.cpu.settling import FIRST, HIGH, LOG, LOW, NUMBERS, PEAK, SECOND, SUMS, TIES, TOP, Settled, safe_top
 from softmax_numba.cpu.simd import largest_of
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_quad

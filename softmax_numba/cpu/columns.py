@@ -19,17 +19,7 @@ from softmax_numba.cpu.copying import Coming, coming_tile, copy_quad, finish_cop
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import (
-    BLOCK,
-    FIRST,
-    LOG,
-    NUMBERS,
-    PEAK,
-    SECOND,
-    SUMS,
-    TOP,
-    safe_top,
-)
+from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
@@ -43,6 +33,7 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
+from softmax_numba.cpu.settling import FIRST, LOG, NUMBERS, PEAK, SECOND, SUMS, TOP, safe_top
 from softmax_numba.cpu.tiles import (
     MOST_VECTORS,
     Tile,

@@ -17,20 +17,7 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import (
-    BLOCK,
-    FIRST,
-    HIGH,
-    LOG,
-    NUMBERS,
-    PEAK,
-    SECOND,
-    SUMS,
-    TIES,
-    TOP,
-    Settled,
-    safe_top,
-)
+from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
@@ -51,6 +38,7 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four, scales_at
+from softmax_numba.cpu.settling import FIRST, HIGH, LOG, NUMBERS, PEAK, SECOND, SUMS, TIES, TOP, Settled, safe_top
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
 from softmax_numba.cpu.wide import (
     filled_wide,

@@ -12,7 +12,8 @@ from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE
 from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.jit import as_task, call_at, call_lead, call_long_body, compiled
 from softmax_numba.cpu.joining import LEAD, begins, ends, look
-from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS
+from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.settling import NUMBERS, SUMS
 
 # What leading says.
 NOT_DONE, DONE, FAILED = range(3)

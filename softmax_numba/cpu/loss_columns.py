@@ -13,7 +13,6 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
 from softmax_numba.cpu.loss_picked import note_picked
@@ -34,6 +33,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
+from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.simd import fma, select
 from softmax_numba.cpu.sums import as_total, load_total, store_sums
 from softmax_numba.cpu.wide import filled_wide, load_first_zero, load_wide, numbers_for

@@ -9,9 +9,9 @@ from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import safe_top
 from softmax_numba.cpu.loss import lane_at, options_from, term_of, with_z_loss
 from softmax_numba.cpu.memory import number_at, put
+from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.sums import two_sum
 
 

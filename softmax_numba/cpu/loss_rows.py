@@ -13,7 +13,7 @@ from softmax_numba.cpu.arrays import allocated, place, release, start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import BLOCK, safe_top
+from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
 from softmax_numba.cpu.memory import (
     fence,
@@ -29,6 +29,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
+from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.simd import fma, less_at, select
 from softmax_numba.cpu.sums import as_total, collapsed, plus_four
 from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_first_zero, load_wide, quarters

@@ -17,13 +17,14 @@ from softmax_numba.cpu.compiled import address_of_body, compiled_for, once
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
-from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS, safe_top
+from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
 from softmax_numba.cpu.loss_focal import loss_focal
 from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
+from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import Arrays, body_of

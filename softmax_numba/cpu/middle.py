@@ -14,7 +14,6 @@ from softmax_numba.cpu.across import reduction_in_panel
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import Settled
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
@@ -31,10 +30,9 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
+from softmax_numba.cpu.settling import Settled
+from softmax_numba.cpu.shallow import AHEAD_BYTES, lanes_in_vector, shift_of, slab_at
 from softmax_numba.cpu.simd import in_compute_dtype, larger
-
-# How far ahead memory is asked for every line.
-AHEAD_BYTES = 512
 
 
 @inlined
@@ -89,26 +87,17 @@ def middle_columns(operation, compute):
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
-        across = (inner + width - 1) // width
         room = (length + 4 * width - 1) // (4 * width) * (4 * width) * width
         panel, slots = allocated(compute(0), 2 * room), allocated(0.0, 16 * width)
         terms = panel if maps_exponentials else moved(panel, room)
         scales = scales_at(on_stack(compute(0), of_scales), width)
         step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
-        # Where every line of the result begins at the same place of a cache line, a vector begins at its start.
-        shift = 0
-        if past_cache and (out.strides[0] | out.strides[1]) & (LINE_BYTES - 1) == 0:
-            shift = (-address_of(place(out, 0, 0, 0), 0) & (LINE_BYTES - 1)) // out.itemsize % width
+        shift = shift_of(out, width, past_cache)
         begin = first
         while begin < last:
-            o, at = begin // across, begin % across
-            end = at + min(across - at, last - begin)
-            k = at * width + (shift if at > 0 else 0)
-            stop = inner if end == across else min(inner, end * width + shift)
+            o, k, stop, vectors = slab_at(begin, last, inner, width, shift)
             while k < stop:
-                left = min(width, stop - k)
-                if k == 0 and shift > 0:
-                    left = min(left, shift)
+                left = lanes_in_vector(k, stop, width, shift)
                 if temperature is not None:
                     for i in range(width):  # lanes that fill up the vector take the last one's
                         note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))
@@ -123,7 +112,7 @@ def middle_columns(operation, compute):
                 else:
                     write(panel, length, left, Settled(factor, peak, log_sum), scale, to, to_step, past_cache)
                 k += left
-            begin += end - at
+            begin += vectors
         if past_cache:
             fence()
         release(panel)

@@ -13,9 +13,9 @@ from softmax_numba.cpu.across import largest_of_lanes, reduction_in_panel
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import Settled
 from softmax_numba.cpu.memory import filled, load, moved, number_at, put, store, width_of
 from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
+from softmax_numba.cpu.settling import Settled
 from softmax_numba.cpu.simd import in_compute_dtype
 
 

@@ -18,7 +18,6 @@ from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.memory import (
     fence,
     filled,
@@ -32,6 +31,7 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
 from softmax_numba.cpu.waiting import nothing_waiting, stream_quad, waiting_for, with_more, without_lines, write_out

@@ -14,7 +14,6 @@ from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.exponential import exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
@@ -31,6 +30,7 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import note_scale, reference_of_four, scale_for, scale_of_four, scales_at
+from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.simd import in_compute_dtype, larger
 from softmax_numba.cpu.sums import total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, joined_four, largest_of_quarters, quarters, sum_of_quarters
@@ -126,6 +126,32 @@ def _put_down_first(lines, k, results, left):
         store_first(lines.fourth, k, left, d)
 
 
+@inlined
+def shift_of(out, width, past_cache):
+    """How many lanes stand before the first vector of each line: where every line of the result begins at the same
+    place of a cache line, a vector begins at its start."""
+    if past_cache and (out.strides[0] | out.strides[1]) & (LINE_BYTES - 1) == 0:
+        return (-address_of(place(out, 0, 0, 0), 0) & (LINE_BYTES - 1)) // out.itemsize % width
+    return 0
+
+
+@inlined
+def slab_at(begin, last, inner, width, shift):
+    """Of vectors ``begin`` to ``last`` those of one slab: its number, its lanes' first and end, how many vectors."""
+    across = (inner + width - 1) // width
+    o, at = begin // across, begin % across
+    end = at + min(across - at, last - begin)
+    stop = inner if end == across else min(inner, end * width + shift)
+    return o, at * width + (shift if at > 0 else 0), stop, end - at
+
+
+@inlined
+def lanes_in_vector(k, stop, width, shift):
+    """How many lanes there are of the vector that begins at ``k``."""
+    left = min(width, stop - k)
+    return min(left, shift) if k == 0 and shift > 0 else left
+
+
 @functools.cache
 def shallow_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
@@ -165,7 +191,6 @@ def shallow_columns(operation, compute):
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
-        across = (inner + width - 1) // width
         many = length > 4
         terms, room = on_stack(compute(0), most), on_stack(compute(0), most)
         scales = scales_at(room, width)
@@ -173,16 +198,10 @@ def shallow_columns(operation, compute):
         for i in range(width):
             put(nothing, i, -np.inf)
         step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
-        # Where every line of the result begins at the same place of a cache line, a vector begins at its start.
-        shift = 0
-        if past_cache and (out.strides[0] | out.strides[1]) & (LINE_BYTES - 1) == 0:
-            shift = (-address_of(place(out, 0, 0, 0), 0) & (LINE_BYTES - 1)) // out.itemsize % width
+        shift = shift_of(out, width, past_cache)
         begin = first
         while begin < last:
-            o, at = begin // across, begin % across
-            end = at + min(across - at, last - begin)
-            k = at * width + (shift if at > 0 else 0)
-            stop = inner if end == across else min(inner, end * width + shift)
+            o, k, stop, vectors = slab_at(begin, last, inner, width, shift)
             upper, to_upper = place(x, o, 0, 0), place(out, o, 0, 0)
             lower, to_lower = moved(upper, 4 * step), moved(to_upper, 4 * to_step)
             given, more = _lines(upper, step, min(length, 4), nothing), _lines(lower, step, length - 4, nothing)
@@ -191,9 +210,7 @@ def shallow_columns(operation, compute):
                 _lines(to_lower, to_step, length - 4, to_upper),
             )
             while k < stop:
-                left = min(width, stop - k)
-                if k == 0 and shift > 0:
-                    left = min(left, shift)
+                left = lanes_in_vector(k, stop, width, shift)
                 if temperature is not None:
                     for i in range(width):  # lanes that fill up the vector take the last one's
                         note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))
@@ -220,7 +237,7 @@ def shallow_columns(operation, compute):
                     number = in_compute_dtype(terms, result)
                     store_lanes(moved(to_upper, k), to_step, left, number, found.factor, found.peak, found.log_sum)
                 k += left
-            begin += end - at
+            begin += vectors
         if past_cache:
             fence()
         release(nothing)

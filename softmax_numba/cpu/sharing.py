@@ -11,7 +11,8 @@ from softmax_numba.cpu import crew, long, threads
 from softmax_numba.cpu.blocks import HIDE, MAP, REDUCE, SETTLE
 from softmax_numba.cpu.compiled import compiled_for, once
 from softmax_numba.cpu.jit import call_body, call_long_body, compiled
-from softmax_numba.cpu.lane import BLOCK, NUMBERS, SUMS
+from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.settling import NUMBERS, SUMS
 from softmax_numba.cpu.threads import set_share_size, share_size
 
 

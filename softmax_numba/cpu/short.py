@@ -15,9 +15,9 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import for_both, inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.memory import fence, moved, number_at, prefetch, put, store, stored_size, width_of
 from softmax_numba.cpu.scales import note_scale, scale_for, scale_of_four, scales_at
+from softmax_numba.cpu.settling import LOG, NUMBERS, PEAK, SECOND, SUMS, Settled
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.turning import columns_from, columns_to
 from softmax_numba.cpu.waiting import (

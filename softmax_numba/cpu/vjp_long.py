@@ -10,8 +10,9 @@ from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.blocks import HIDE, REDUCE, SETTLE
 from softmax_numba.cpu.exponential import scale_of
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import BLOCK, HIGH, LOW, TIES, TOP
+from softmax_numba.cpu.lane import BLOCK
 from softmax_numba.cpu.memory import fence, moved
+from softmax_numba.cpu.settling import HIGH, LOW, TIES, TOP
 from softmax_numba.cpu.sums import sum_after
 from softmax_numba.cpu.vjp import one_like
 from softmax_numba.cpu.vjp_steps import (

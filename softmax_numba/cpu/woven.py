@@ -21,7 +21,6 @@ from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import Settled, safe_top
 from softmax_numba.cpu.mates import Later, largest_values, look, mates
 from softmax_numba.cpu.memory import (
     fence,
@@ -36,6 +35,7 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
+from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
 from softmax_numba.cpu.waiting import (

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.copying import Share, quotient
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.lane import LOG, PEAK, SECOND, Settled
 from softmax_numba.cpu.memory import (
     load,
     moved,
@@ -25,6 +24,7 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import scale_for
+from softmax_numba.cpu.settling import LOG, PEAK, SECOND, Settled
 from softmax_numba.cpu.simd import merged
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.wide import load_wide, numbers_for, quarters
