@@ -104,6 +104,8 @@ def _add_report(commands: Any) -> None:
 
 
 def _add_speed(commands: Any) -> None:
+    from softmax_numba.bench.drawn import COUNT
+
     speed = commands.add_parser(
         "speed",
         help="the grid of regimes: sizes, dtypes, layouts and options against PyTorch, with goals",
@@ -119,7 +121,7 @@ def _add_speed(commands: Any) -> None:
     add("--regimes", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all; --list)")
     add("--list", action="store_true", help="print the regimes, their goals and cells, and measure nothing")
     add("--threads", type=int, metavar="N", help="for both and the copy (default: all there are)")
-    add("--drawn", type=int, metavar="N", help="how many cells the regime drawn has: the first N (default: --list)")
+    add("--drawn", type=int, metavar="N", help=f"how many cells the regime drawn has: the first N (default: {COUNT})")
     add("--drawn-seed", type=int, metavar="S", help="of these cells: shapes, axes, ops and dtypes (default: 0)")
     add("--seed", type=int, metavar="S", help="of the arrays' values and the order of timing (default: 0)")
 
