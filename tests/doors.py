@@ -4,7 +4,7 @@ import pytest
 
 import softmax_numba
 from softmax_numba import calls
-from softmax_numba.cpu import door, sweeps
+from softmax_numba.cpu import door, entering, sweeps
 from softmax_numba.cpu.lane import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
@@ -27,6 +27,30 @@ class Taken:
             one.numbers[: door.PARTS] = 0
         self.done, self.others, self.sweeps = 0, 0, []
 
+    def watched(self, made, fold):
+        """The door, of which is noted what it does and which sweeps it asks for."""
+
+        def enter(*arguments):
+            said = made.enter(*arguments)
+            self.done += said == sweeps.DONE
+            return said
+
+        def make(part):
+            if part != fold:
+                self.sweeps.append(part)
+            made.make(part)
+
+        return entering.Door(enter, make, made.numbers)
+
+    def counted(self, way):
+        """Another way, of which calls are counted."""
+
+        def other(*arguments, **named):
+            self.others += 1
+            return way(*arguments, **named)
+
+        return other
+
 
 @pytest.fixture
 def taken(monkeypatch):
@@ -34,31 +58,12 @@ def taken(monkeypatch):
     make, general, run = door.door.__wrapped__, calls.general, sweeps.run
 
     def recorded(operation, storage):
-        made = make(operation, storage)
-        found.doors.append(made)
-
-        def enter(x, axis, out, numbers):
-            said = made.enter(x, axis, out, numbers)
-            found.done += said == sweeps.DONE
-            return said
-
-        def noted(part):
-            if part != door.FOLD:
-                found.sweeps.append(part)
-            made.make(part)
-
-        return door.Door(enter, noted, made.numbers)
-
-    def counted(way):
-        def other(*arguments, **named):
-            found.others += 1
-            return way(*arguments, **named)
-
-        return other
+        found.doors.append(make(operation, storage))
+        return found.watched(found.doors[-1], door.FOLD)
 
     monkeypatch.setattr(door, "door", recorded)
-    monkeypatch.setattr(sweeps, "run", counted(run))
-    monkeypatch.setattr(softmax_numba.functions, "general", counted(general))
+    monkeypatch.setattr(sweeps, "run", found.counted(run))
+    monkeypatch.setattr(softmax_numba.functions, "general", found.counted(general))
     for name, operation in OPERATIONS.items():
         monkeypatch.setattr(softmax_numba.functions, f"_small_{name}", calls.short_way(operation))
     return found

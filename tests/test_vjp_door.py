@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from crews import nobody_awake as nobody_awake
+from doors import Taken
 from grids import every_map, layouts, no_warnings, normal
 from oracle import BFLOAT16, same_bits
 from test_door import DTYPES, views
@@ -24,37 +25,16 @@ BACKWARDS = {"softmax": SOFTMAX_VJP, "log_softmax": LOG_SOFTMAX_VJP}
 every_dtype = pytest.mark.parametrize("kind", DTYPES)
 
 
-class Taken:
-    """What doors did, and how many calls took the long way."""
-
-    def __init__(self):
-        self.made, self.done, self.others = [], 0, 0
-
-
 @pytest.fixture
 def taken(monkeypatch):
-    found, make, whole = Taken(), vjp_door.vjp_door.__wrapped__, gradients._vjp
+    """What doors did, and how many calls took the long way."""
+    found, make = Taken(), vjp_door.vjp_door.__wrapped__
 
     def recorded(backward, storage):
-        made = make(backward, storage)
-
-        def enter(*arguments):
-            said = made.enter(*arguments)
-            found.done += said == sweeps.DONE
-            return said
-
-        def noted(part):
-            found.made.append(part)
-            made.make(part)
-
-        return entering.Door(enter, noted, made.numbers)
-
-    def counted(*arguments):
-        found.others += 1
-        return whole(*arguments)
+        return found.watched(make(backward, storage), vjp_door.FOLD)
 
     monkeypatch.setattr(gradients, "vjp_door", recorded)
-    monkeypatch.setattr(gradients, "_vjp", counted)
+    monkeypatch.setattr(gradients, "_vjp", found.counted(gradients._vjp))
     for name, backward in BACKWARDS.items():
         monkeypatch.setattr(gradients, f"_small_{name}_vjp", gradients._short_way(backward))
     return found
@@ -87,7 +67,7 @@ def test_every_sweep_is_taken_and_is_the_long_way_to_the_bit(name, kind, taken):
         found = WAYS_BACK[name](y, dy, axis)
         assert type(found) is np.ndarray
         assert same_bits(found, expected), shape
-        assert sweep in taken.made, shape
+        assert sweep in taken.sweeps, shape
         for given, same in itertools.product((y, dy), (axis, axis % y.ndim - y.ndim)):
             arrays = [a.copy() for a in (y, dy)]
             out = arrays[given is dy]
