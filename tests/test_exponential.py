@@ -85,23 +85,23 @@ def test_polynomial(coefficients, bits, bound):
 
 @every_float
 def test_error_over_one_octave(dtype):
-    """One argument of every four in float32, a sample in float64: the last sum rounds to half an ULP, the one before
-    it to a quarter, and the polynomial is 0.05 or 0.15 ULP off."""
+    """One argument of every four in float32, a sample in float64: the last sum rounds to half an ULP, the one before it
+    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off."""
     if dtype is np.float32:
         low, high = np.float32([0.125, 0.35]).view(np.int32)
         x = np.arange(low, high, 4, dtype=np.int32).view(np.float32)
         x = np.concatenate([-x, x, between(-0.125, 0.125, dtype, 200_000)])
     else:
         x = between(-0.35, 0.35, dtype, 400_000)
-    assert error(x, 0.35) <= 0.95
+    assert error(x, 0.35) <= (0.75 if dtype is np.float32 else 0.95)
 
 
 @every_float
 @pytest.mark.parametrize("top", [0.0, 1.0, -1.0, 88.7, -3000.0, 9999.0, -9900.0])
 def test_error_over_the_span_below_any_maximum(dtype, top):
-    """Another quarter of an ULP for the remainder, wherever the maximum lies: at 1e4 a shift by it costs 100 ULP."""
+    """A few hundredths more for the remainder, wherever the maximum lies: at 1e4 a shift by it costs 100 ULP."""
     span = 100 if dtype is np.float32 else 700
-    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= 1.15
+    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= 0.95
 
 
 @every_float
@@ -109,7 +109,7 @@ def test_error_over_the_span_below_any_maximum(dtype, top):
 def test_error_with_a_temperature(dtype, temperature):
     """1 / T and the product with it are rounded, too, a quarter of an ULP each at most."""
     top = 20 * temperature
-    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= 1.5
+    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= 1.3
 
 
 @every_float
@@ -120,7 +120,7 @@ def test_error_of_lanes_beyond_reach(dtype):
     found, n = relative(x, top)
     exact = np.ldexp(np.exp((x - top).astype(LONG)), HEADROOM[dtype] - n)
     assert n == 0
-    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= 1.15
+    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= 0.95
 
 
 # --- what is exact ------------------------------------------------------------------

@@ -37,6 +37,7 @@ BINARY = {
         lambda a, b: np.where((a < b) | (b > 0), a, b),
     ),
     "larger": (lambda a, b: simd.larger(a, b), lambda a, b: np.where(b > a, b, a)),
+    "as numbers": (lambda a, b: simd.as_numbers(a < b, a), lambda a, b: (a < b).astype(a.dtype)),
     "magnitude": (lambda a, b: simd.magnitude(a), lambda a, b: np.abs(a)),
     "times a number": (lambda a, b: simd.times(a, 3.0), lambda a, b: a * a.dtype.type(3)),
     "times nothing": (lambda a, b: simd.times(a, None), lambda a, b: a),

@@ -307,7 +307,7 @@ def _first_byte(array: Array) -> int:
 def _exponentials(writes: bool) -> Callable[..., None]:
     """``run(x, out, numbers, threads)`` over 1-D arrays as kernels see them."""
     from softmax_numba.cpu.arrays import start_of
-    from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+    from softmax_numba.cpu.exponential import exp_relative, held, reference, scale_of
     from softmax_numba.cpu.inlining import inlined
     from softmax_numba.cpu.memory import moved, number_like, put, store, width_of
     from softmax_numba.cpu.simd import largest_of
@@ -317,7 +317,7 @@ def _exponentials(writes: bool) -> Callable[..., None]:
     def share(x, out, numbers, k, first, last):  # type: ignore[no-untyped-def]
         p, q = start_of(x), start_of(out)
         zero, step = number_like(p), 4 * width_of(p)
-        scale = scale_of(zero, None)
+        scale = held(scale_of(zero, None))
         ref = reference(zero, scale)
         total = filled_wide(p, 0.0, 4)
         for i in range(first * step, last * step, step):

@@ -7,9 +7,9 @@ import functools
 
 import numpy as np
 
-from softmax_numba.cpu.exponential import exp_relative, reference
+from softmax_numba.cpu.exponential import exp_relative, held, reference
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import filled, load, moved, store, width_of
+from softmax_numba.cpu.memory import again, filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.settling import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
 from softmax_numba.cpu.simd import larger
@@ -72,7 +72,7 @@ def _total_of_few(width):
 @functools.cache
 def _exponentials(operation, work):
     """Compiles the terms of some values of one vector of lanes."""
-    term = operation.term
+    term, keeps = operation.term, operation.maps_exponentials
 
     @inlined
     def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
@@ -84,7 +84,10 @@ def _exponentials(operation, work):
         ties, none = filled(p, 0.0), filled_wide(p, 0.0, 4)
         for i in range(0, count, 4):
             x = load_apart(p, i * step, step, 4)
-            e, tied = term(exp_relative(x, ref, scale), x, top, none)
+            e = exp_relative(x, ref, scale)
+            if not keeps:
+                x = load_apart(again(p), i * step, step, 4)
+            e, tied = term(e, x, top, none)
             ties = ties + sum_of_quarters(tied)  # one vector to carry along, not four
             store_apart(terms, i * term_step, term_step, e)
             work(meanwhile, begun + i // 4, temperature)
@@ -109,7 +112,7 @@ def _reduction(operation, width, work):
         """The lanes' ties and their running sums."""
         narrow = reference(safe_top(top), scale)
         ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
-        wide = scale_of_four(scale)
+        wide = scale_of_four(held(scale))
         ties = zero = filled(p, 0.0)
         chunk, term_step = 4 * width, step if keeps else width
         if count <= chunk:

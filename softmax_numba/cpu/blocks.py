@@ -11,7 +11,7 @@ import numpy as np
 
 from softmax_numba.cpu.access import hide, row_at, temperature_of
 from softmax_numba.cpu.arrays import allocated, place, release, start_of
-from softmax_numba.cpu.exponential import Scale, exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import Scale, exp_relative, held, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
@@ -37,7 +37,7 @@ from softmax_numba.cpu.settling import FIRST, HIGH, LOG, LOW, NUMBERS, PEAK, SEC
 from softmax_numba.cpu.simd import largest_of
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, collapsed, plus, plus_quad
-from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_wide, sum_of_quarters
+from softmax_numba.cpu.wide import load_first_wide, load_wide
 
 KEEP_BYTES = 2**21
 # A longer lane, or one that threads share, keeps them where its results will be, if the caches hold those.
@@ -67,11 +67,12 @@ def row_reduction(operation):
     term, keeps, (mate_of, write_quad, finish) = operation.term, operation.maps_exponentials, mates(operation)
 
     @inlined
-    def visit(x, i, waiting, kept, ref, scale, top, ties):
+    def visit(p, i, waiting, kept, ref, scale, top, ties):
+        x = load_wide(p, i, 4)
         e = exp_relative(x, ref, scale)
         if keeps and kept:
             store(waiting, i, e)
-        return term_of_quad(e, x, top, ties)
+        return term_of_quad(e, x, p, i, top, ties)
 
     @inlined
     def visit_first(p, i, count, waiting, kept, ref, scale, top, ties):
@@ -90,13 +91,12 @@ def row_reduction(operation):
         values, coming = following
         later = Later(values, min(count, coming) // (4 * width) * (4 * width), moved(values, AHEAD))
         tops = filled(p, -np.inf)
-        ref = reference(safe_top(top), scale)
+        ref, scale = reference(safe_top(top), scale), held(scale)
         ties = zero = filled(p, 0.0)
-        four_ties = filled_wide(p, 0.0, 4)
         total = as_total(zero)
         last = count // (4 * width) * (4 * width)
         for i in range(0, last, 4 * width):
-            e, four_ties = visit(load_wide(p, i, 4), i, waiting, kept, ref, scale, top, four_ties)
+            e, ties = visit(p, i, waiting, kept, ref, scale, top, ties)
             total = plus_quad(zero, total, e)
             tops = look(later, i, tops)
             write_quad(mate, i)
@@ -108,7 +108,7 @@ def row_reduction(operation):
             e3, ties = visit_first(p, i3, count, waiting, kept, ref, scale, top, ties)
             total = plus(zero, total, as_total((e0 + e1) + (e2 + e3)))
         numbers[TOP, block] = top
-        numbers[TIES, block] = collapsed(zero, as_total(sum_of_quarters(four_ties) + ties))[0]
+        numbers[TIES, block] = collapsed(zero, as_total(ties))[0]
         sums[HIGH, block], sums[LOW, block] = collapsed(zero, total)
         return largest_of(largest_values(values, coming, later.whole, tops))
 
@@ -177,7 +177,7 @@ def row_parts(operation):
     @inlined
     def compute_again(p, count, target, ref, first, found, scale, past_cache):
         """A block's results from its values, whose exponentials are computed again."""
-        width, i = width_of(p), 0
+        scale, width, i = held(scale), width_of(p), 0
         if past_cache:
             i = min(count, to_full_vectors(target))
             if i > 0:

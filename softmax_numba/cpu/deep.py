@@ -14,7 +14,7 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
@@ -139,10 +139,10 @@ def _sums(operation, width):
     term, counts_ties = operation.term, not operation.maps_exponentials
 
     @inlined
-    def add_quad(x, k, tops, refs, scales, temperature, ties, slot):
+    def add_quad(x, k, tops, refs, scale, ties, slot):
         ref = reference_of_four(load(refs.shift, k), load(refs.magic, k), load(refs.floor, k))
-        scale = scale_of_four(scale_for(scales, k, width, temperature))
-        e, tied = term(exp_relative(x, ref, scale), x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
+        e = exp_relative(x, ref, scale_of_four(scale))
+        e, tied = term(e, x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
         at = k // width
         store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
         if counts_ties:
@@ -157,6 +157,7 @@ def _sums(operation, width):
         for at in range(width * vectors):
             store_total(slots, at, as_total(zero))
         whole = lines.lanes // width * width
+        scale = held(scale_for(scales, 0, width, temperature))
         for start in range(0, count, 4 * width):
             for s in range(min(width, count - start)):
                 i = start + s
@@ -168,14 +169,18 @@ def _sums(operation, width):
                 )
                 slot = moved(slots, s * vectors * 16)
                 for k in range(0, whole, width):
-                    add_quad(_four_full(a, b, c, d, k), k, tops, refs, scales, temperature, ties, slot)
+                    if temperature is not None:
+                        scale = scale_for(scales, k, width, temperature)
+                    add_quad(_four_full(a, b, c, d, k), k, tops, refs, scale, ties, slot)
                     prefetch(a, k + lines.step)
                     prefetch(b, k + lines.step)
                     prefetch(c, k + lines.step)
                     prefetch(d, k + lines.step)
                 if whole < lines.lanes:
                     x = _four(a, b, c, d, whole, lines.lanes - whole)
-                    add_quad(x, whole, tops, refs, scales, temperature, ties, slot)
+                    if temperature is not None:
+                        scale = scale_for(scales, whole, width, temperature)
+                    add_quad(x, whole, tops, refs, scale, ties, slot)
         used, step = min(count, width), width // 2
         while step > 0:
             for s in range(min(step, used - step)):

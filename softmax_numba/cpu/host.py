@@ -10,3 +10,5 @@ MASKS = {"+avx512bw", "+avx512vl"} <= _FEATURES
 MASKED_LOADS = MASKS or "+avx2" in _FEATURES
 # Bits of a register, as far as it makes a difference here; there are 32 of the wide ones and 16 of the others.
 REGISTER_BITS = 512 if MASKS else 256
+# x86 without AVX-512: the constants of an exponential alone fill most of the registers.
+FEW_REGISTERS = "+avx" in _FEATURES and not MASKS

@@ -22,10 +22,10 @@ import numpy as np
 
 from softmax_numba.cpu.arrays import place
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import put, store_first
+from softmax_numba.cpu.memory import again, put, store_first
 from softmax_numba.cpu.settling import settle_log, settle_logs, settle_parts, settle_sum, settle_sums
-from softmax_numba.cpu.simd import anywhere, difference, select
-from softmax_numba.cpu.wide import largest_of_quarters
+from softmax_numba.cpu.simd import anywhere, as_numbers, difference, select
+from softmax_numba.cpu.wide import largest_of_quarters, load_wide, sum_of_quarters
 
 BLOCK = 4096
 
@@ -39,6 +39,12 @@ def every_term(e, x, top, ties):
 
 
 @inlined
+def every_term_of_quad(e, x, p, i, top, ties):
+    """The same for four vectors of one lane."""
+    return e, ties
+
+
+@inlined
 def terms_beside_the_largest(e, x, top, ties):
     """log_softmax: the largest values are counted, the rest is added up, so that log1p sees the rest's last digits."""
     tied = x == top
@@ -46,10 +52,12 @@ def terms_beside_the_largest(e, x, top, ties):
 
 
 @inlined
-def quad_beside_the_largest(e, x, top, ties):
-    """The same for four vectors of one lane, few of which hold one of its largest values: 1.03x to 1.15x as fast."""
+def quad_beside_the_largest(e, x, p, i, top, ties):
+    """The same for four vectors of one lane, which stand at ``p[i:]`` and whose ties are one vector: few hold one of
+    its largest values."""
     if anywhere(largest_of_quarters(x) == top):
-        e, ties = terms_beside_the_largest(e, x, top, ties)
+        tied = load_wide(again(p), i, 4) == top
+        e, ties = select(tied, 0.0, e), ties + sum_of_quarters(as_numbers(tied, x))
     return e, ties
 
 
@@ -138,7 +146,7 @@ class Operation:
 
     name: str
     term: Callable
-    term_of_quad: Callable  # the same for four vectors of one lane
+    term_of_quad: Callable  # the same for four vectors that stand somewhere, of one lane, whose ties are one vector
     settle: Callable
     settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
@@ -160,7 +168,7 @@ class Operation:
 
 
 SOFTMAX = Operation(
-    "softmax", every_term, every_term, settle_sum, settle_sums, probability, True, False, 0.0, certainty
+    "softmax", every_term, every_term_of_quad, settle_sum, settle_sums, probability, True, False, 0.0, certainty
 )
 LOG_SOFTMAX = Operation(
     "log_softmax",

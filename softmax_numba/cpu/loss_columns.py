@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
-from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.line_sums import line_sums
@@ -138,7 +138,7 @@ def loss_columns(compute, kind, gradient):
         less = less_given if probabilities else less_even
 
         @inlined
-        def results(x, i, k, count, lanes, q, share, even):
+        def results(x, i, k, count, lanes, q, share, even, scale):
             """The gradient of class ``i`` from lane ``k`` on."""
             ref = Reference(
                 numbers_for(lanes.shift, k, many),
@@ -146,7 +146,7 @@ def loss_columns(compute, kind, gradient):
                 numbers_for(lanes.magic, k, many),
                 numbers_for(lanes.floor, k, many),
             )
-            v = exp_relative(x, ref, scale_of(compute(0), None)) * numbers_for(lanes.factor, k, many)
+            v = exp_relative(x, ref, scale) * numbers_for(lanes.factor, k, many)
             if dense:
                 v = less(v, q, k, count, lanes, share, even)
             if not probabilities:
@@ -160,13 +160,13 @@ def loss_columns(compute, kind, gradient):
     @inlined
     def write_line(p, i, count, step, out, lanes, q, share, even, past_cache):
         """The gradient of class ``i`` for so many lanes."""
-        k = 0
+        scale, k = held(scale_of(compute(0), None)), 0
         if past_cache:
             k = min(count, to_full_vectors(out))
             if k > 0:
-                store_first(out, 0, k, results_of_one(load_first(p, 0, k), i, 0, k, lanes, q, share, even))
+                store_first(out, 0, k, results_of_one(load_first(p, 0, k), i, 0, k, lanes, q, share, even, scale))
         while k + wide <= count:
-            given = results(load_wide(p, k, 4), i, k, wide, lanes, q, share, even)
+            given = results(load_wide(p, k, 4), i, k, wide, lanes, q, share, even, scale)
             if past_cache:
                 stream(out, k, given)
             else:
@@ -177,9 +177,9 @@ def loss_columns(compute, kind, gradient):
         while k < count:
             left = min(width, count - k)
             if left == width:
-                store(out, k, results_of_one(load(p, k), i, k, width, lanes, q, share, even))
+                store(out, k, results_of_one(load(p, k), i, k, width, lanes, q, share, even, scale))
             else:
-                given = results_of_one(load_first(p, k, left), i, k, left, lanes, q, share, even)
+                given = results_of_one(load_first(p, k, left), i, k, left, lanes, q, share, even, scale)
                 store_first(out, k, left, given)
             k += width
 

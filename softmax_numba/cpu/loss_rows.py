@@ -10,7 +10,7 @@ import numpy as np
 
 from softmax_numba.cpu.access import row_at
 from softmax_numba.cpu.arrays import allocated, place, release, start_of
-from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import exp_relative, held, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
@@ -116,9 +116,9 @@ def row_parts(compute, kind):
         return v
 
     @inlined
-    def write_first(p, i, end, out, ref, factor, targets):
+    def write_first(p, i, end, out, ref, scale, factor, targets):
         """The same for one vector, of which there are the places before ``end``."""
-        v = exp_relative(load_first(p, i, end - i), ref, scale_of(compute(0), None)) * factor
+        v = exp_relative(load_first(p, i, end - i), ref, scale) * factor
         if dense:
             v = fma(first_weights(targets, i, end - i), -targets.gain, v)
         if not probabilities and i <= targets.target < end:
@@ -128,11 +128,11 @@ def row_parts(compute, kind):
     @inlined
     def write_row(p, count, out, ref, factor, targets, past_cache):
         """``out[:count]``: the gradient of ``p[:count]``."""
-        scale, i = scale_of(compute(0), None), 0
+        scale, i = held(scale_of(compute(0), None)), 0
         if past_cache:
             i = min(count, to_full_vectors(out))
             if i > 0:
-                write_first(p, 0, i, out, ref, factor, targets)
+                write_first(p, 0, i, out, ref, scale, factor, targets)
         while i + wide <= count:
             v = less(exp_relative(load_wide(p, i, 4), ref, scale) * factor, i, targets)
             if past_cache:
@@ -143,7 +143,7 @@ def row_parts(compute, kind):
                 prefetch(p, i + BLOCK + k * width)
             i += wide
         while i < count:
-            write_first(p, i, min(count, i + width), out, ref, factor, targets)
+            write_first(p, i, min(count, i + width), out, ref, scale, factor, targets)
             i += width
 
     @inlined

@@ -38,12 +38,12 @@ def lanes_in_panel(vectors, width):
 
 @inlined
 def vectors_in_lane(length, width):
-    """How many vectors a lane has in the panel: 1, 2, or fours of them and at most one more.
+    """How many vectors a lane has in the panel: 1 to 3, or fours of them and at most one more.
 
-    Two or three vectors after the last four take as long as four.
+    Two or three vectors after the last four take as long as four: one after the other, 0.94 to 0.97 times as fast.
     """
     vectors = (length + width - 1) // width
-    return vectors if vectors <= 2 or vectors & 3 <= 1 else (vectors + 3) & ~3
+    return vectors if vectors <= 3 or vectors & 3 <= 1 else (vectors + 3) & ~3
 
 
 @inlined

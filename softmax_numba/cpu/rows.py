@@ -19,6 +19,7 @@ from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.memory import (
+    again,
     fence,
     filled,
     load,
@@ -35,7 +36,14 @@ from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
 from softmax_numba.cpu.waiting import nothing_waiting, stream_quad, waiting_for, with_more, without_lines, write_out
-from softmax_numba.cpu.wide import filled_wide, load_wide, numbers_for, quarters, sum_of_quarters
+from softmax_numba.cpu.wide import (
+    filled_wide,
+    load_apart,
+    load_wide,
+    numbers_for,
+    quarters,
+    store_apart,
+)
 
 MOST_LANES = 16 * MOST_VECTORS
 # A panel of so many numbers stands on the stack: a call on ten numbers would notice the allocation.
@@ -95,8 +103,8 @@ def panel_sums(operation):
         return e
 
     @inlined
-    def visit_lanes(panel, i, lanes, notes, r, temperature):
-        """The terms of four vectors, which are so many lanes (a literal), and their ties."""
+    def visit_lanes(panel, i, step, lanes, notes, r, temperature):
+        """The terms of four vectors, ``step`` numbers apart, of so many lanes (a literal), and their ties."""
         ref = Reference(
             numbers_for(notes.shift, r, lanes),
             0.0,
@@ -104,8 +112,13 @@ def panel_sums(operation):
             numbers_for(notes.floor, r, lanes),
         )
         scale, top = scale_for(notes.scales, r, lanes, temperature), numbers_for(notes.top, r, lanes)
-        x = load_wide(panel, i, 4)
-        return term(visit(panel, i, x, ref, scale), x, top, filled_wide(panel, 0.0, 4))
+        x = load_apart(panel, i, step, 4)
+        e = exp_relative(x, ref, scale)
+        if keeps:
+            store_apart(panel, i, step, e)
+        else:
+            x = load_apart(again(panel), i, step, 4)
+        return term(e, x, top, filled_wide(panel, 0.0, 4))
 
     @inlined
     def sum_lane(panel, vectors, notes, r, temperature, later, waiting):
@@ -114,12 +127,11 @@ def panel_sums(operation):
         ref = Reference(number_at(notes.shift, r), 0.0, number_at(notes.magic, r), number_at(notes.floor, r))
         scale, top = scale_for(notes.scales, r, 1, temperature), number_at(notes.top, r)
         zero = filled(panel, 0.0)
-        total = as_total(zero)
-        four_ties, ties = filled_wide(panel, 0.0, 4), zero
+        total, ties = as_total(zero), zero
         last = (vectors & ~3) * width
         for i in range(0, last, 4 * width):
             x = load_wide(panel, i, 4)
-            e, four_ties = term_of_quad(visit(panel, i, x, ref, scale), x, top, four_ties)
+            e, ties = term_of_quad(visit(panel, i, x, ref, scale), x, panel, i, top, ties)
             total = plus_quad(zero, total, e)
             for k in range(4):
                 prefetch(later, i + k * width)
@@ -128,27 +140,30 @@ def panel_sums(operation):
             one = load(panel, last)
             e, ties = term(visit(panel, last, one, ref, scale), one, top, ties)
             total = plus(zero, total, as_total(e))
-        return total, sum_of_quarters(four_ties) + ties
+        return total, ties
 
     @inlined
     def sum_panel(panel, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
         """Puts down the sums of the panel's lanes; of lanes beyond ``lanes`` whatever comes out."""
         width = width_of(panel)
-        if vectors == 1:
+        if vectors == 1 or vectors == 3:
+            apart = vectors * width
             for r in range(0, lanes, 4):
-                i = r * width
-                e, t = visit_lanes(panel, i, 4, notes, r, temperature)
+                e, t = visit_lanes(panel, r * apart, apart, 4, notes, r, temperature)
+                for i in range(r * apart + width, (r + 1) * apart, width):
+                    more, tied = visit_lanes(panel, i, apart, 4, notes, r, temperature)
+                    e, t = e + more, t + tied
                 e0, e1, e2, e3 = quarters(e)
                 note_total(totals, r, e0, as_total(e0))
                 note_total(totals, r + 1, e1, as_total(e1))
                 note_total(totals, r + 2, e2, as_total(e2))
                 note_total(totals, r + 3, e3, as_total(e3))
                 if not keeps:
-                    store(ties, i, t)
+                    store(ties, r * width, t)
         elif vectors == 2:
             for r in range(0, lanes, 2):
                 i = 2 * r * width
-                e, t = visit_lanes(panel, i, 2, notes, r, temperature)
+                e, t = visit_lanes(panel, i, width, 2, notes, r, temperature)
                 e0, e1, e2, e3 = quarters(e)
                 note_total(totals, r, e0, as_total(e0 + e1))
                 note_total(totals, r + 1, e2, as_total(e2 + e3))
@@ -196,7 +211,8 @@ def rows(operation, compute):
         tail = length - (length - 1) // width * width
         group = max(1, min(lanes_in_panel(vectors, width), last - first))
         zero = compute(0)
-        panel, needed = on_stack(zero, PANEL_ON_STACK), max(group, 4) * vectors * width
+        filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
+        panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width
         if needed > PANEL_ON_STACK:
             panel = allocated(zero, needed)
         tops, ties = on_stack(zero, square), on_stack(zero, square)
@@ -215,7 +231,7 @@ def rows(operation, compute):
             waiting = waiting_for(out, waiting.target, group * length)
         # What is computed of no lane, because four vectors or sixteen lanes are taken at once: of some number, since
         # half of a pointer that was left there would be a subnormal one (crosswise.py).
-        for r in range(group, (group + 3) // 4 * 4 if vectors <= 2 else group):
+        for r in range(group, filled_up):
             for i in range(vectors):
                 store(panel, (r * vectors + i) * width, filled(panel, 0.0))
         if temperature is not None:
@@ -246,7 +262,7 @@ def rows(operation, compute):
             sum_panel(panel, count, vectors, notes, temperature, later, step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
-                waiting = without_lines(waiting, done if vectors > 2 else 0)
+                waiting = without_lines(waiting, done if vectors > 3 else 0)
 
             for r in range(0, count, width):
                 top, scale = load(notes.top, r), scale_for(notes.scales, r, width, temperature)

@@ -48,6 +48,7 @@ def scale_of_four(scale):
         fourfold(scale.octave_low),
         fourfold(scale.inverse),
         1.0,
+        scale.terms,
     )
 
 
@@ -75,6 +76,7 @@ def _scale_for(scales, lane, lanes, temperature):
             numbers_for(scales.octave_low, lane, count),
             numbers_for(scales.inverse, lane, count),
             1.0,
+            scale_of(number_like(scales.inverse), None).terms,
         )
 
     return tempered

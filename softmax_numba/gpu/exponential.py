@@ -73,7 +73,7 @@ def exponential(kind: Any) -> Exponential:
         @device
         def significand(r):
             q = fma(fma(fma(fma(r, c4, c3), r, c2), r, c1), r, c0)
-            return fma(q, r * r, r) + one
+            return fma(fma(q, r, one), r, one)
 
     else:
         d0, d1, d2, d3, d4, d5, d6, d7, d8, d9 = map(kind, _Q64)
@@ -82,7 +82,7 @@ def exponential(kind: Any) -> Exponential:
         def significand(r):
             q = fma(fma(fma(fma(r, d9, d8), r, d7), r, d6), r, d5)
             q = fma(fma(fma(fma(fma(q, r, d4), r, d3), r, d2), r, d1), r, d0)
-            return fma(q, r * r, r) + one
+            return fma(fma(q, r, one), r, one)
 
     @device
     def reference(top, scale):
