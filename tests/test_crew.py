@@ -116,6 +116,23 @@ def test_calls_that_follow_closely_wake_somebody():
     assert same_bits(joined(lambda: softmax_numba.softmax(x)), np.stack([softmax_numba.softmax(row) for row in x]))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("softmax", (CREW_FROM // 200 + 1, 100), np.float64),
+        ("log_softmax", (CREW_FROM // 10, 2), np.float32),
+        ("logsumexp", (CREW_FROM // 10, 2), np.float32),
+    ],
+)
+def test_few_values_that_take_long_are_shared(name, shape, dtype):
+    """By calls that come in by a door, and by those that have a mask."""
+    x, function = normal(shape, dtype), getattr(softmax_numba, name)
+    expected = np.stack([function(row) for row in x])
+    assert x.size < CREW_FROM
+    assert same_bits(joined(lambda: function(x)), expected)
+    assert same_bits(joined(lambda: function(x, where=np.ones_like(x, bool))), expected)
+
+
 def test_no_more_join_than_threads_are_in_use():
     x = normal((700, 100), np.float32)
     joined(lambda: softmax_numba.softmax(x))

@@ -10,7 +10,7 @@ import softmax_numba
 from softmax_numba.cpu import plan as planning
 from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
-from softmax_numba.cpu.plan import LONG_FROM, PARALLEL_FROM, plan
+from softmax_numba.cpu.plan import CREW_FROM, LOG_VALUES, LONG_FROM, PARALLEL_FROM, plan, work_of
 
 WAITING_ROWS = "woven" if planning.WEAVES_WAITING else "rows"
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
@@ -162,6 +162,16 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert not found.past_cache
     serial = plan(outer, length, inner, threads=1, **how)
     assert serial.shares == 1 and serial.sweep != "long"
+
+
+def test_work_counts_float64_twice_and_logarithms_until_there_is_enough_of_it():
+    assert work_of(1000, 10, 4, False) == work_of(1000, 10, 2, False) == 1000
+    assert work_of(1000, 10, 8, False) == 2000
+    assert work_of(1000, 100, 4, True) == 1000 + 100 * LOG_VALUES
+    assert work_of(1000, 100, 8, True) == 2000 + 100 * LOG_VALUES
+    assert work_of(CREW_FROM - 1, 5000, 8, True) == CREW_FROM
+    assert work_of(CREW_FROM, 5000, 8, True) == CREW_FROM
+    assert work_of(10 * CREW_FROM, 5000, 8, True) == 10 * CREW_FROM
 
 
 def test_plan_is_a_pure_function():

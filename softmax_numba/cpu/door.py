@@ -45,6 +45,7 @@ from softmax_numba.cpu.plan import (
     most_shares,
     sweep_over,
     units_of,
+    work_of,
 )
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
@@ -53,8 +54,9 @@ from softmax_numba.dtypes import dtype_of, storage_of
 # The numbers of a door: first what it calls by address, 0 as long as that is missing: the sweeps, by their places in
 # SWEEPS, and these.
 SINGLE, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
-# Then where its dtype stands, that dtype's size in bytes, and whether the operation gives one number a lane.
-DTYPE, ITEMSIZE, ONE_NUMBER, NUMBERS = range(PARTS, PARTS + 4)
+# Then where its dtype stands, that dtype's size in bytes, whether the operation gives one number a lane, and whether it
+# takes a logarithm of each.
+DTYPE, ITEMSIZE, ONE_NUMBER, LOGARITHMS, NUMBERS = range(PARTS, PARTS + 5)
 
 
 @once
@@ -70,7 +72,7 @@ def door(operation: Operation, storage: str) -> Door:
     arrays, dtype = Arrays(storage_of(storage), False, False), dtype_of(storage)
     numbers = np.zeros(NUMBERS, np.int64)
     numbers[DTYPE], numbers[ITEMSIZE] = id(dtype), dtype.itemsize
-    numbers[ONE_NUMBER] = operation.one_number
+    numbers[ONE_NUMBER], numbers[LOGARITHMS] = operation.one_number, not operation.maps_exponentials
 
     def make(part: int) -> None:
         if part == FOLD:
@@ -136,11 +138,11 @@ def _enter() -> Callable[..., int]:
                 return REFUSED
         turnable, columnar = one_number != 0 or out_step == itemsize, x_inner == out_inner == itemsize
         sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar)
-        many = 1
+        many, work = 1, work_of(values, lanes, itemsize, entry(at, LOGARITHMS) != 0 and length > 1)
         if length == 1:
             sweep = SINGLE
         if can_be_shared(sweep, outer, length, inner, itemsize, one_number):
-            many = crew.threads_for(crew_numbers(), values)
+            many = crew.threads_for(crew_numbers(), work)
             if many == 0:
                 if length > 1:
                     return LARGE
@@ -166,7 +168,7 @@ def _enter() -> Callable[..., int]:
         lead, share = entry(at, LEAD_LANES), entry(at, SHARE)
         given = source, None, None, target
         done, failed = carry_out(
-            given, entry(at, sweep), sweep == LONG, lead, share, units, shares, values, many, past_cache
+            given, entry(at, sweep), sweep == LONG, lead, share, units, shares, work, many, past_cache
         )
         if failed:
             raise MemoryError("no memory for a buffer")

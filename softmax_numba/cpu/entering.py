@@ -73,15 +73,15 @@ def steps() -> Steps:
         return value + axes if value < 0 else value
 
     @inlined
-    def carry_out(arrays, body, is_long, lead, share, units, shares, values, many, past_cache):
+    def carry_out(arrays, body, is_long, lead, share, units, shares, work, many, past_cache):
         """A sweep over the four arrays that its body takes: whether it was done, and failed. One that ``is_long`` is
         led by what stands at ``lead``."""
         numbers, (first, second, third, out) = crew_numbers(), arrays
         if many == 1 or shares == 1:
-            state = without_lock(values > _RELEASE_FROM)
+            state = without_lock(work > _RELEASE_FROM)
             failed = try_body(body, first, second, third, out, 0, units, past_cache)
             with_lock(state)
-            if values >= CREW_FROM:
+            if work >= CREW_FROM:
                 tell(numbers, ENDED, now())
             return True, failed
         state = without_lock(True)

@@ -34,7 +34,7 @@ from softmax_numba.cpu.joining import ENDED, lead_unless_led, now, tell
 from softmax_numba.cpu.lane import BLOCK, PARTS
 from softmax_numba.cpu.loss_totals import added_up, counts_of
 from softmax_numba.cpu.memory import address_of, put
-from softmax_numba.cpu.plan import CREW_FROM, is_shared_lane
+from softmax_numba.cpu.plan import CREW_FROM, is_shared_lane, work_of
 from softmax_numba.cpu.sweeps import DONE, REFUSED
 from softmax_numba.cpu.threads import set_share_size, share_size
 
@@ -206,7 +206,7 @@ def door() -> Callable[..., tuple[int, float]]:
         if refuses(x, targets, out, at):
             return REFUSED, 0.0
         lanes, classes, most = entry(at, OUTER) * entry(at, INNER), entry(at, CLASSES), entry(at, MOST)
-        values, numbers = lanes * classes, crew_numbers()
+        values, numbers = work_of(lanes * classes, lanes, entry(at, ITEMSIZE), True), crew_numbers()
         if many == 0:
             many = crew.threads_for(numbers, values) if values >= CREW_FROM else 1
             if many == 0:

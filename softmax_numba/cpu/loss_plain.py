@@ -16,7 +16,7 @@ from softmax_numba.cpu import crew, handed, loss_door, threads
 from softmax_numba.cpu.entering import LARGE
 from softmax_numba.cpu.lane import NORMALISER
 from softmax_numba.cpu.loss_sweeps import INDICES, Arrangement, arranged, body_of_losses
-from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares
+from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares, work_of
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.dtypes import dtype_of, storage_of
@@ -127,7 +127,8 @@ def _with_threads(
     reduction: int,
 ) -> tuple[int, float]:
     """The same where threads may be worth while and are not awake."""
-    values, lanes = x.size, how.lanes[0] * how.lanes[2]
+    lanes = how.lanes[0] * how.lanes[2]
+    values = work_of(x.size, lanes, x.itemsize, True)
     many = threads.in_use() if values >= PARALLEL_FROM else 1
     plan = _arranged(how.storage, how.lanes, how.gradient, many).plan
     if plan.sweep == "long":

@@ -28,26 +28,26 @@ class Work(NamedTuple):
 def carrier(
     arrays: tuple[types.Type, ...],
     compute: types.Type,
-    values: int,
+    work: int,
     past_cache: bool,
     alone: Work,
     by_layer: Work | None,
     by_crew: Work | None,
 ) -> Callable[..., None]:
-    """``carry(*arrays)``: whoever does it best on so many values. ``by_layer`` and ``by_crew`` are None where threads
-    find nothing to share."""
+    """``carry(*arrays)``: whoever does so much work, in values, best. ``by_layer`` and ``by_crew`` are None where
+    threads find nothing to share."""
 
     def in_one_thread(*given: np.ndarray | None) -> None:
         _serial(arrays)(alone.body(), *given, 0, alone.units, past_cache)
 
-    for_crew = crew.CREW_FROM <= values <= crew.MOST_VALUES
+    for_crew = crew.CREW_FROM <= work <= crew.MOST_VALUES
     if not for_crew:
         by_crew = None
     if by_layer is None and by_crew is None:
         return in_one_thread
 
-    def with_crew(given: tuple[np.ndarray | None, ...], work: Work) -> bool:
-        return crew.together(work.body, leader, given, values, work.units, work.shares, past_cache)
+    def with_crew(given: tuple[np.ndarray | None, ...], by: Work) -> bool:
+        return crew.together(by.body, leader, given, work, by.units, by.shares, past_cache)
 
     in_many_threads, body, bounds = in_one_thread, 0, (0,)
     if by_layer is not None:
@@ -67,7 +67,7 @@ def carrier(
         if by_layer is None or not threads.run(in_many_threads, body, *given, *bounds, past_cache):
             in_one_thread(*given)
         if for_crew:
-            crew.ended(values)
+            crew.ended(work)
 
     return shared
 

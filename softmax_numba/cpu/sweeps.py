@@ -29,6 +29,7 @@ from softmax_numba.cpu.plan import (
     is_shared_by_crew,
     most_shares,
     units_of,
+    work_of,
 )
 from softmax_numba.cpu.rows import rows
 from softmax_numba.cpu.shallow import shallow_columns
@@ -103,25 +104,27 @@ def _carrier(
 ) -> Callable[..., None]:
     arrays = Arrays(storage_of(storage), masked, tempered, operation.parts)
     sweep, (outer, length, inner), itemsize = SWEEPS.index(plan.sweep), shape, dtype_of(storage).itemsize
-    values, past_cache = outer * length * inner, plan.past_cache
+    past_cache = plan.past_cache
+    logarithms = length > 1 and not operation.maps_exponentials
+    work = work_of(outer * length * inner, outer * inner, itemsize, logarithms)
     most = most_shares(sweep, outer, length, inner, itemsize, operation.one_number, 2)
     if plan.across and plan.shares > 1:
         most = plan.shares
 
-    def work(sweep: int, shares: int) -> Work:
+    def work_for(sweep: int, shares: int) -> Work:
         units = units_of(sweep, outer, length, inner, itemsize)
         return Work(lambda: body_of(operation, SWEEPS[sweep], arrays), units, shares, sweep == LONG)
 
     # In one thread a long lane is a row like any other.
-    alone, by_layer, by_crew = work(BLOCKS if sweep == LONG else sweep, 1), None, None
+    alone, by_layer, by_crew = work_for(BLOCKS if sweep == LONG else sweep, 1), None, None
     if plan.shares > 1:
-        by_layer = work(sweep, plan.shares)
+        by_layer = work_for(sweep, plan.shares)
     # The crew are two at least.
     if is_shared_by_crew(outer * inner, length, itemsize, 2):
-        by_crew = work(LONG, units_of(LONG, outer, length, inner, itemsize))
+        by_crew = work_for(LONG, units_of(LONG, outer, length, inner, itemsize))
     elif most > 1:
-        by_crew = work(sweep, most)
-    carry = carrier(arrays.types, COMPUTES_IN[arrays.storage], values, past_cache, alone, by_layer, by_crew)
+        by_crew = work_for(sweep, most)
+    carry = carrier(arrays.types, COMPUTES_IN[arrays.storage], work, past_cache, alone, by_layer, by_crew)
     return _turned(carry) if plan.sweep == "short" else carry
 
 
