@@ -41,10 +41,9 @@ FEWEST_COLUMNS = 8
 DEEP_FROM, DEEP_PAST_CACHE_FROM = 256, 513
 # Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are of 16
 # bits or shorter still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200
-# values, 1.7x of eight lanes; past them 1.1x to 1.5x at 9 to 16, 1.1x at 21, 0.6x to 0.9x at 30 and more, of 16 bits
-# 1.1x to 1.4x.
+# values, 1.7x of eight lanes; past them 1.1x to 1.5x at 9 to 16, 0.7x to 1.1x at 21 and more, of 16 bits 1.1x to 1.4x.
 MIDDLE_TO = DEEP_FROM - 1 if REGISTER_BITS < 512 else 0
-MIDDLE_PAST_CACHE_TO = 24
+MIDDLE_PAST_CACHE_TO = 16
 # Lanes of up to so many values with fewer neighbours are gathered into vectors (narrow.py). Measured on a Zen 3 beside
 # rows: 2x at 2 values, 1.3x to 1.4x at 10 to 20, 1.05x at 200;
 # ways back 6x at 2, 3x at 10, 1.3x at 200.
