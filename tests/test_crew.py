@@ -133,6 +133,16 @@ def test_few_values_that_take_long_are_shared(name, shape, dtype):
     assert same_bits(joined(lambda: function(x, where=np.ones_like(x, bool))), expected)
 
 
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=["plain", "smoothed"])
+def test_losses_of_few_values_are_shared(options):
+    """By the door, and by the way of all options."""
+    x = normal((CREW_FROM // 10, 2), np.float32)
+    targets = np.random.default_rng(1).integers(0, 2, len(x))
+    with one_thread():
+        expected = softmax_numba.cross_entropy(x, targets, **options)
+    assert joined(lambda: softmax_numba.cross_entropy(x, targets, **options)) == expected
+
+
 def test_no_more_join_than_threads_are_in_use():
     x = normal((700, 100), np.float32)
     joined(lambda: softmax_numba.softmax(x))

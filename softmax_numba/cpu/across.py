@@ -8,8 +8,9 @@ import functools
 import numpy as np
 
 from softmax_numba.cpu.exponential import exp_relative, held, reference
+from softmax_numba.cpu.hidden import again
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import again, filled, load, moved, store, width_of
+from softmax_numba.cpu.memory import filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
 from softmax_numba.cpu.settling import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
 from softmax_numba.cpu.simd import larger

@@ -133,6 +133,14 @@ def _largest(lines, count, tops):
             raise_to(tops, whole, largest_of_quarters(x))
 
 
+@inlined
+def _scale_at(of_all, scales, k, width, temperature):
+    """The scale of a vector of lanes; without temperatures ``of_all`` is it."""
+    if temperature is None:
+        return of_all
+    return scale_for(scales, k, width, temperature)
+
+
 @functools.cache
 def _sums(operation, width):
     """Compiles the sums of a block."""
@@ -157,7 +165,7 @@ def _sums(operation, width):
         for at in range(width * vectors):
             store_total(slots, at, as_total(zero))
         whole = lines.lanes // width * width
-        scale = held(scale_for(scales, 0, width, temperature))
+        of_all = held(scale_for(scales, 0, width, temperature))
         for start in range(0, count, 4 * width):
             for s in range(min(width, count - start)):
                 i = start + s
@@ -169,8 +177,7 @@ def _sums(operation, width):
                 )
                 slot = moved(slots, s * vectors * 16)
                 for k in range(0, whole, width):
-                    if temperature is not None:
-                        scale = scale_for(scales, k, width, temperature)
+                    scale = _scale_at(of_all, scales, k, width, temperature)
                     add_quad(_four_full(a, b, c, d, k), k, tops, refs, scale, ties, slot)
                     prefetch(a, k + lines.step)
                     prefetch(b, k + lines.step)
@@ -178,8 +185,7 @@ def _sums(operation, width):
                     prefetch(d, k + lines.step)
                 if whole < lines.lanes:
                     x = _four(a, b, c, d, whole, lines.lanes - whole)
-                    if temperature is not None:
-                        scale = scale_for(scales, whole, width, temperature)
+                    scale = _scale_at(of_all, scales, whole, width, temperature)
                     add_quad(x, whole, tops, refs, scale, ties, slot)
         used, step = min(count, width), width // 2
         while step > 0:

@@ -22,8 +22,9 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
+from softmax_numba.cpu.hidden import unknown
 from softmax_numba.cpu.inlining import INLINED, inlined
-from softmax_numba.cpu.simd import Vector, exponent_of, fma, larger, magnitude, select, times, unknown
+from softmax_numba.cpu.simd import Vector, exponent_of, fma, larger, magnitude, select, times
 
 
 class Format(NamedTuple):

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from softmax_numba.cpu.arrays import place
+from softmax_numba.cpu.hidden import again
 from softmax_numba.cpu.inlining import inlined
-from softmax_numba.cpu.memory import again, put, store_first
+from softmax_numba.cpu.memory import put, store_first
 from softmax_numba.cpu.settling import settle_log, settle_logs, settle_parts, settle_sum, settle_sums
 from softmax_numba.cpu.simd import anywhere, as_numbers, difference, select
 from softmax_numba.cpu.wide import largest_of_quarters, load_wide, sum_of_quarters

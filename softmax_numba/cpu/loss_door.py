@@ -206,9 +206,9 @@ def door() -> Callable[..., tuple[int, float]]:
         if refuses(x, targets, out, at):
             return REFUSED, 0.0
         lanes, classes, most = entry(at, OUTER) * entry(at, INNER), entry(at, CLASSES), entry(at, MOST)
-        values, numbers = work_of(lanes * classes, lanes, entry(at, ITEMSIZE), True), crew_numbers()
+        work, numbers = work_of(lanes * classes, lanes, entry(at, ITEMSIZE), True), crew_numbers()
         if many == 0:
-            many = crew.threads_for(numbers, values) if values >= CREW_FROM else 1
+            many = crew.threads_for(numbers, work)
             if many == 0:
                 return LARGE, 0.0
             if is_shared_lane(lanes, classes, many):
@@ -220,14 +220,14 @@ def door() -> Callable[..., tuple[int, float]]:
         mine = allocated(0.0, (lanes + 7) // 8 * 8 if own else 0)
         losses = address_of(mine, 0) if own else word(room, DATA)
         gradient = word(out, DATA) if entry(at, GRADIENT) else 0
-        shares = 1 if many == 1 else crew.shares_of(most, values, many)
+        shares = 1 if many == 1 else crew.shares_of(most, work, many)
         given = word(x, DATA), word(targets, DATA), losses, gradient, at, _gain_of(counted, reduction), ignore, shares
         done, failed, result = True, False, 0.0
-        state = without_lock(values > _RELEASE_FROM)
+        state = without_lock(work > _RELEASE_FROM)
         if shares == 1:
             task, arguments = as_task(body(), given, False)
             failed = call_task(task, arguments, 0, 1) != 0
-            if values >= CREW_FROM:
+            if work >= CREW_FROM:
                 tell(numbers, ENDED, now())
         else:
             done, failed = lead_unless_led(numbers, body(), given, shares, shares, many - 1, False)

@@ -128,14 +128,14 @@ def _with_threads(
 ) -> tuple[int, float]:
     """The same where threads may be worth while and are not awake."""
     lanes = how.lanes[0] * how.lanes[2]
-    values = work_of(x.size, lanes, x.itemsize, True)
-    many = threads.in_use() if values >= PARALLEL_FROM else 1
+    work = work_of(x.size, lanes, x.itemsize, True)
+    many = threads.in_use() if work >= PARALLEL_FROM else 1
     plan = _arranged(how.storage, how.lanes, how.gradient, many).plan
     if plan.sweep == "long":
         return REFUSED, 0.0
     room = pages.empty((-(-lanes // 8) * 8,), np.float64)
     arrays, options = (x, targets, room, found, out), (ignore, how.address, reduction)
-    many = crew.begin(values)
+    many = crew.begin(work)
     if many > 0:
         try:
             said, loss = how.enter(*arrays, *options, many)
@@ -147,5 +147,5 @@ def _with_threads(
     places = [0 if array is None else array.ctypes.data for array in arrays]
     if plan.shares == 1 or not threads.run(lambda: states.append(loss_door.shared()(*places, *options, plan.shares))):
         states.append(how.enter(*arrays, *options, 1))
-    crew.ended(values)
+    crew.ended(work)
     return states[0]

@@ -23,7 +23,7 @@ from softmax_numba.cpu.loss_columns import loss_columns
 from softmax_numba.cpu.loss_focal import loss_focal
 from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
-from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan
+from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan, work_of
 from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
 from softmax_numba.cpu.simd import COMPUTES_IN
@@ -274,16 +274,16 @@ def run(
 
 def _call(how: Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
     of_pass = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size)
-    values, past_cache = given.size, how.past_cache
+    work, past_cache = work_of(given.size, noted.size // PARTS, given.itemsize, normalise != 0), how.past_cache
     most = shares if how.plan.across else how.units
     if most > 1 and crew.together(
-        lambda: _body_of_pass(how.kernel), lambda: _leader(how.kernel), of_pass, values, how.units, most, past_cache
+        lambda: _body_of_pass(how.kernel), lambda: _leader(how.kernel), of_pass, work, how.units, most, past_cache
     ):
         return
     call = (*of_pass, how.units, shares, past_cache)
     if shares == 1 or not threads.run(_caller(how.kernel, True), *call):
         _caller(how.kernel, False)(*call)
-    crew.ended(values)
+    crew.ended(work)
 
 
 def _name(targets: np.ndarray) -> str:

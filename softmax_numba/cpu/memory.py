@@ -387,17 +387,3 @@ def pointer_like(typing, pointer, other):
 def moved(typing, pointer, index):
     """The pointer to ``pointer[index]``."""
     return pointer(pointer, types.intp), lambda context, builder, sig, args: builder.gep(args[0], [args[1]])
-
-
-@intrinsic
-def again(typing, pointer):
-    """The same pointer, unknown to the compiler to be so: values that are read there a second time do not occupy
-    registers, or the stack, in between."""
-
-    def emit(context, builder, sig, args):
-        kind = args[0].type
-        same = builder.asm(ir.FunctionType(kind, [kind]), "", "=r,0", [args[0]], side_effect=False)
-        same.attributes.add("nounwind")
-        return same
-
-    return pointer(pointer), emit

@@ -16,10 +16,10 @@ from softmax_numba.cpu.access import hide, temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference
+from softmax_numba.cpu.hidden import again
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.memory import (
-    again,
     fence,
     filled,
     load,

@@ -17,8 +17,6 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-from softmax_numba.cpu.host import FEW_REGISTERS
-
 BITS = 512
 I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 _LLVM = {
@@ -288,27 +286,6 @@ def how_many(typing, mask):
         return builder.zext(count, I64)
 
     return types.intp(mask), emit
-
-
-@intrinsic
-def unknown(typing, x):
-    """The same float32, or tuple of them, unknown to the compiler if registers are few; anything else as it is."""
-
-    def hidden(builder, value):
-        if value.type != ir.FloatType() or not FEW_REGISTERS:
-            return value
-        same = builder.asm(ir.FunctionType(value.type, [value.type]), "", "=x,0", [value], side_effect=False)
-        same.attributes.add("nounwind")
-        same.attributes.add("readnone")
-        return same
-
-    def emit(context, builder, sig, args):
-        if not isinstance(x, types.UniTuple):
-            return hidden(builder, args[0])
-        values = [hidden(builder, builder.extract_value(args[0], i)) for i in range(x.count)]
-        return context.make_tuple(builder, x, values)
-
-    return x(x), emit
 
 
 @intrinsic

@@ -1,0 +1,42 @@
+"""What the compiler is not told, by an empty assembly statement: it would fill registers or the stack with it."""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from softmax_numba.cpu.host import FEW_REGISTERS
+
+
+def _hidden(builder, value, register):
+    """The same value, of which nothing is known."""
+    kind = ir.FunctionType(value.type, [value.type])
+    same = builder.asm(kind, "", f"={register},0", [value], side_effect=False)
+    same.attributes.add("nounwind")
+    return same
+
+
+@intrinsic
+def unknown(typing, x):
+    """The same float32, or tuple of them, unknown to the compiler if registers are few; anything else as it is."""
+
+    def hidden(builder, value):
+        if value.type != ir.FloatType() or not FEW_REGISTERS:
+            return value
+        same = _hidden(builder, value, "x")
+        same.attributes.add("readnone")
+        return same
+
+    def emit(context, builder, sig, args):
+        if not isinstance(x, types.UniTuple):
+            return hidden(builder, args[0])
+        values = [hidden(builder, builder.extract_value(args[0], i)) for i in range(x.count)]
+        return context.make_tuple(builder, x, values)
+
+    return x(x), emit
+
+
+@intrinsic
+def again(typing, pointer):
+    """The same pointer, unknown to the compiler to be so: values that are read there a second time do not occupy
+    registers, or the stack, in between."""
+    return pointer(pointer), lambda context, builder, sig, args: _hidden(builder, args[0], "r")
