@@ -73,7 +73,7 @@ def vjp_rows(backward, compute):
     likely, looks = backward.finite or backward.steps, backward.finite is not None
     asking_to = ASKING_TO if backward.finite else MOST_BYTES
     add_guarded, _, _, map_piece = row_steps(backward.steps, width, asking_to)
-    add_up, due_of, finish, _ = row_steps(likely, width, asking_to)
+    add_up, due_of, finish, _ = row_steps(likely, width, asking_to, WEAVES)
     sum_of_few, _, _ = row_sums(likely, width, first_term_of(likely.term))
     write_few = _writing_few(likely.cotangent, width)
 
