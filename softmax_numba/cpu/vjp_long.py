@@ -57,14 +57,14 @@ def vjp_long(backward, compute):
                 start = b * BLOCK
                 stop = min(length, start + BLOCK)
                 if direct:
-                    total = add_up(p, q, start, stop, (0.0, 0.0), nothing, one, False)
+                    total = add_up(p, q, start, stop, (0.0, 0.0), nothing, one, past_cache, False)
                 else:
                     given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
-                    total = add_up(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False)
+                    total = add_up(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False, False)
                 numbers[TIES, b] = 0.0
                 if looks and not math.isfinite(compute(total[0] + total[1])):
                     given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
-                    total = add_guarded(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False)
+                    total = add_guarded(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False, False)
                     numbers[TIES, b] = 1.0
                 sums[HIGH, b], sums[LOW, b] = total
         else:
@@ -72,7 +72,7 @@ def vjp_long(backward, compute):
             if direct and not guarded:
                 first, count = begin * BLOCK, min(length, end * BLOCK) - begin * BLOCK
                 y_at, dy_at, out_at = moved(p, first), moved(q, first), moved(to, first)
-                due = due_of(y_at, dy_at, count, out_at, of_lane, inverse, one, past_cache)
+                due = due_of(y_at, dy_at, count, out_at, of_lane, inverse, one, False, past_cache)
                 finish(due, 0, one, past_cache)
                 if past_cache:
                     fence()

@@ -85,13 +85,13 @@ def vjp_rows(backward, compute):
         for start in range(0, length, BLOCK):
             count = min(BLOCK, length - start)
             p, q = staged(y, dy, o, start, j, count, stage, other)
-            total = add_guarded(p, q, 0, count, total, nothing, one, False)
+            total = add_guarded(p, q, 0, count, total, nothing, one, False, False)
         of_lane, scale = compute(total[0] + total[1]), scale_of(compute(0), temperature_of(temperature, o, j))
         for start in range(0, length, BLOCK):
             map_piece(y, dy, out, o, start, j, of_lane, scale.inverse, one, stages)
 
     @inlined
-    def as_rows(y, dy, temperature, out, lane, last, one, nothing, streamed):
+    def as_rows(y, dy, temperature, out, lane, last, one, nothing, past_cache, streamed):
         """Lanes from ``lane`` on whose values lie side by side, until ``last`` or one whose sum is not finite, which is
         returned."""
         length, inner = y.shape[1], y.shape[2]
@@ -103,14 +103,14 @@ def vjp_rows(backward, compute):
             p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
             total = 0.0, 0.0
             for start in range(0, length, BLOCK):
-                total = add_up(p, q, start, min(length, start + BLOCK), total, due, one, streamed)
+                total = add_up(p, q, start, min(length, start + BLOCK), total, due, one, past_cache, streamed)
             finish(due, length, one, streamed)
             due = nothing
             of_lane = compute(total[0] + total[1])
             if looks and not math.isfinite(of_lane):
                 break
             scale = scale_of(compute(0), temperature_of(temperature, o, j))
-            due = due_of(p, q, length, to, of_lane, scale.inverse, one, streamed)
+            due = due_of(p, q, length, to, of_lane, scale.inverse, one, past_cache, streamed)
             if not woven:
                 finish(due, 0, one, streamed)
                 due = nothing
@@ -156,7 +156,7 @@ def vjp_rows(backward, compute):
             if direct and length <= 4 * width:
                 lane = as_short_rows(y, dy, temperature, out, lane, last, one)
             elif direct:
-                lane = as_rows(y, dy, temperature, out, lane, last, one, nothing, streamed)
+                lane = as_rows(y, dy, temperature, out, lane, last, one, nothing, past_cache, streamed)
             if lane < last:
                 o = lane // inner
                 in_pieces(y, dy, temperature, out, o, lane - o * inner, one, staged_due, stages)

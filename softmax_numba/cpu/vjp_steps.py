@@ -106,7 +106,7 @@ def row_steps(steps, width, asking_to, weaves=False):
                 store(due.out, i, result)
 
     @inlined
-    def add_up(y, dy, start, end, before, due, one, past_cache):
+    def add_up(y, dy, start, end, before, due, one, asks, past_cache):
         """The sum, high and low, of what was ``before`` and a block; meanwhile, if it weaves, a quad of what is due is
         written for each of its quads."""
         zero = filled(y, 0.0)
@@ -114,16 +114,17 @@ def row_steps(steps, width, asking_to, weaves=False):
         i = start
         while i + wide <= end:
             total = with_quad(zero, total, y, dy, i)
-            for k in range(4):
-                prefetch(y, i + AHEAD + k * width)
-                prefetch(dy, i + AHEAD + k * width)
+            if asks:
+                for k in range(4):
+                    prefetch(y, i + AHEAD + k * width)
+                    prefetch(dy, i + AHEAD + k * width)
             if weaves:
                 write_quad(due, i, one, past_cache)
             i += wide
         return sum_after(before, collapsed(zero, with_rest(zero, total, y, dy, i, end)))
 
     @inlined
-    def due_of(y, dy, count, out, total, inverse, one, past_cache):
+    def due_of(y, dy, count, out, total, inverse, one, asks, past_cache):
         """The cotangents of a row as due: from where :func:`stream` may put them, if it shall; the others are written
         at once."""
         i = 0
@@ -132,7 +133,7 @@ def row_steps(steps, width, asking_to, weaves=False):
             if i > 0:
                 store_first(out, 0, i, cotangent(load_first(y, 0, i), load_first(dy, 0, i), total, inverse, one))
         count -= i
-        later = count + i if (count + i) * stored_size(y) <= asking_to else 0
+        later = count + i if asks and (count + i) * stored_size(y) <= asking_to else 0
         return Due(moved(y, i), moved(dy, i), moved(out, i), count, count // wide * wide, total, inverse, later)
 
     @inlined
@@ -155,7 +156,7 @@ def row_steps(steps, width, asking_to, weaves=False):
         stage, other, result = stages
         count = min(BLOCK, y.shape[1] - start)
         p, q = staged(y, dy, o, start, j, count, stage, other)
-        finish(due_of(p, q, count, result, total, inverse, one, False), 0, one, False)
+        finish(due_of(p, q, count, result, total, inverse, one, False, False), 0, one, False)
         for i in range(count):
             put(place(out, o, start + i, j), 0, number_at(result, i))
 
