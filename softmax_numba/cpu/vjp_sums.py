@@ -1,7 +1,7 @@
 """What a row comes to on the ways back, in the order of lane.py: of one row, and of all rows of a tile.
 
 The rows of a tile stand end to end, and their sums are spread over the rows' places, so that what follows takes whole
-vectors, whatever rows they are of. Rows of up to four vectors are added up four at once: of up to twelve values four
+vectors, whatever rows they are of. Rows of up to four vectors are added up four at once: of up to sixteen values four
 places of each row at a time, which is what there are instructions for on any processor.
 """
 
@@ -81,14 +81,15 @@ def row_sums(steps, width, first_term):
 def _first_term(term):
     @inlined
     def first_term(y, dy, i, count):
-        return term(first_of(load(y, i), count), first_of(load(dy, i), count))
+        given = load(y, i)
+        return first_of(given, term(given, load(dy, i)), count)
 
     return first_term
 
 
 @functools.cache
 def _sum_by_fours(term, fours):
-    """Compiles the sum over a row of up to so many ``fours`` of values (1, 2 or 3), of which the last begins before the
+    """Compiles the sum over a row of up to so many ``fours`` of values (1 to 4), of which the last begins before the
     row's end."""
     last = 4 * (fours - 1)
 
@@ -99,12 +100,15 @@ def _sum_by_fours(term, fours):
     @inlined
     def sum_by_fours(y, dy, i, length):
         count, at, zero = length - last, i + last, load_four(y, i)
-        rest = as_total(term(first_of(load_four(y, at), count), first_of(load_four(dy, at), count)))
+        rest = as_total(term(first_of(zero, load_four(y, at), count), first_of(zero, load_four(dy, at), count)))
         if fours == 1:
             return rest
         if fours == 2:
             return plus(zero, total_at(y, dy, i), rest)
-        return plus(zero, plus(zero, total_at(y, dy, i), rest), total_at(y, dy, i + 4))
+        if fours == 3:
+            return plus(zero, plus(zero, total_at(y, dy, i), rest), total_at(y, dy, i + 4))
+        first = plus(zero, total_at(y, dy, i), total_at(y, dy, i + 8))
+        return plus(zero, first, plus(zero, total_at(y, dy, i + 4), rest))
 
     return sum_by_fours
 
@@ -167,8 +171,8 @@ def one_by_one(steps, width):
 @functools.cache
 def tile_sums(steps, width):
     """The same, faster where rows are short; it takes a second to compile."""
-    of_four, of_eight, of_twelve = (
-        _four_at_once(_sum_by_fours(steps.term, fours), spread_over_few, 4 * fours) for fours in (1, 2, 3)
+    of_four, of_eight, of_twelve, of_sixteen = (
+        _four_at_once(_sum_by_fours(steps.term, fours), spread_over_few, 4 * fours) for fours in (1, 2, 3, 4)
     )
     of_few = _four_at_once(_sum_by_vectors(steps, width), spread_over_rows, width)
     of_many = one_by_one(steps, width)
@@ -181,6 +185,8 @@ def tile_sums(steps, width):
             return of_eight(y, dy, rows, length, totals)
         if length <= 12:
             return of_twelve(y, dy, rows, length, totals)
+        if length <= 16:
+            return of_sixteen(y, dy, rows, length, totals)
         if length <= 4 * width:
             return of_few(y, dy, rows, length, totals)
         return of_many(y, dy, rows, length, totals)
