@@ -1,13 +1,19 @@
 """The kernels of losses: each is taken by the lanes and options that it is for, and is right."""
 
+import contextlib
+import math
+
 import numpy as np
 import pytest
 from grids import no_warnings
 from loss_cases import KINDS, Case, assert_right, drawn, every_kind
 from loss_oracle import assert_close
+from oracle import DTYPES
 
-from softmax_numba.cpu import loss_sweeps, threads
+from softmax_numba import cross_entropy_and_grad
+from softmax_numba.cpu import loss_plain, loss_sweeps, threads
 from softmax_numba.cpu import plan as planning
+from softmax_numba.cpu.loss_few import LONGEST_FEW
 
 pytestmark = no_warnings
 
@@ -62,7 +68,8 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch, reques
             assert kernel.dense == dense
             # Without a gradient or a weight for every class, only a number a lane is left to read.
             columns = across and (dense or kernel.gradient)
-            assert kernel.form == ("focal" if focal and dense else "columns" if columns else "rows")
+            few = sweep in ("rows", "short") and kernel.gradient and not dense
+            assert kernel.form == ("focal" if focal and dense else "columns" if columns else "few" if few else "rows")
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -76,15 +83,15 @@ def test_targets_alone_are_picked(sweep, taken):
         with_gradient, without = taken
         taken.clear()
         assert without.kernel.form == form
-        assert with_gradient.kernel.form in (("certain",) if form == "certain" else ("rows", "columns"))
+        assert with_gradient.kernel.form in (("certain",) if form == "certain" else ("few", "rows", "columns"))
 
 
 @every_kind
 def test_results_past_the_cache(kind, taken):
     """Large gradients are streamed past the caches, to places that no line of memory begins at: in rows and columns."""
-    for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0)):
+    for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0), ((10500, 101), 1)):
         case = drawn(5, np.float32, shape, axis, kind, reduction="sum")
-        room = np.full(1050 * 1001 + 10, 77, np.float32)
+        room = np.full(math.prod(shape) + 10, 77, np.float32)
         gradient = room[3:-7].reshape(shape)
         case.loss_and_gradient(out=gradient)
         assert taken[-1].past_cache
@@ -95,3 +102,67 @@ def test_results_past_the_cache(kind, taken):
             targets = np.take(case.targets, range(first, last), 1 - axis if KINDS[kind].probabilities else 0)
             few = Case(part, targets, axis, case.options)
             assert_close(np.take(gradient, range(first, last), 1 - axis), few.exact()[1], str(case))
+
+
+def equal(a, b):
+    """Whether two results are the same to the bit, but for what a NaN carries."""
+    for pair in zip(a, b, strict=True):
+        x, y = (np.where(np.isnan(each), 77, each).astype(np.float64) for each in pair)
+        if not (np.array_equal(x, y) and np.array_equal(np.signbit(x), np.signbit(y))):
+            return False
+    return True
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """`with one_by_one():` rows of a few vectors are taken one by one, as longer ones are."""
+    known = loss_sweeps.arranged, loss_plain.prepared
+
+    def forget():
+        for each in known:
+            each.cache_clear()
+
+    @contextlib.contextmanager
+    def slowly():
+        with monkeypatch.context() as here:
+            here.setattr(loss_sweeps, "LONGEST_FEW", 0)
+            forget()
+            yield
+        forget()
+
+    return slowly
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_a_few_vectors_have_the_bits_of_others(dtype, one_by_one):
+    """Four at once or one by one: at every length around whole vectors, with lanes that have no gradient, no loss or no
+    number, alone and among many, also where rows stand apart and where the gradient replaces the logits."""
+    rng = np.random.default_rng(0)
+    plain, others = {}, ({"z_loss": 0.1, "reduction": "none"}, {"focal_gamma": 2.0}, {"weight": True})
+
+    def results(x, targets, options):
+        in_place = x.copy()
+        taken = [cross_entropy_and_grad(each, targets, **options) for each in (x, apart(x), x[::-1][::-1])]
+        return [*taken, cross_entropy_and_grad(in_place, targets, out=in_place, **options)]
+
+    for length in (2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, LONGEST_FEW - 1, LONGEST_FEW):
+        for rows in (1, 3, 4, 5, 17, 70):
+            x = (3 * rng.standard_normal((rows, length))).astype(dtype)
+            targets = np.where(rng.random(rows) < 0.2, -100, rng.integers(0, length, rows))
+            if rows > 4:
+                x[1, 0], x[2, -1], x[3] = np.nan, np.inf, -np.inf
+            for options in (plain, *others) if rows in (5, 70) else (plain,):
+                if "weight" in options:
+                    options = {"weight": np.linspace(0, 1, length)}
+                found = results(x, targets, options)
+                with one_by_one():
+                    expected = cross_entropy_and_grad(x, targets, **options)
+                for each in found:
+                    assert equal(each, expected), (length, rows, options)
+
+
+def apart(x):
+    """The same rows with something between them."""
+    room = np.full((len(x), x.shape[1] + 3), 77).astype(x.dtype)
+    room[:, : x.shape[1]] = x
+    return room[:, : x.shape[1]]

@@ -18,7 +18,7 @@ from softmax_numba.cpu.memory import moved, number_at, put
 
 
 @inlined
-def _entry_at(array, o, j):
+def entry_at(array, o, j):
     """A pointer to an entry of an array (outer, inner)."""
     return moved(start_of(array), (o * array.strides[0] + j * array.strides[1]) // array.itemsize)
 
@@ -38,7 +38,7 @@ def _in_line(x, first, last):
 
 
 @inlined
-def _loss_of(p, down, peaks, logs, step, k, target, counts, own):
+def loss_of(p, down, peaks, logs, step, k, target, counts, own):
     """The loss of lane ``k``, whose first value ``p`` points to, from numbers ``step`` apart."""
     value = np.float64(number_at(p, target * down if counts else 0))
     peak, log_sum = np.float64(number_at(peaks, k * step)), np.float64(number_at(logs, k * step))
@@ -53,13 +53,13 @@ def note_picked(x, targets, parts, losses, lanes, o, j, count, own, gain, ignore
     """
     step, down, part_step = x.strides[2] // x.itemsize, x.strides[1] // x.itemsize, parts.strides[2] // parts.itemsize
     target_step, loss_step = targets.strides[1] // targets.itemsize, losses.strides[1] // losses.itemsize
-    p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
+    p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
     factors, peaks, logs = place(parts, o, OF_FACTOR, j), place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
     every = True
     for k in range(count):
         target = given[k * target_step]
         counts = target != ignore
-        found[k * loss_step] = _loss_of(moved(p, k * step), down, peaks, logs, part_step, k, target, counts, own)
+        found[k * loss_step] = loss_of(moved(p, k * step), down, peaks, logs, part_step, k, target, counts, own)
         shows = counts and gain != 0.0
         factor = np.float64(number_at(factors, k * part_step)) * own * gain
         put(lanes.own, k, own * gain)
@@ -81,12 +81,12 @@ def loss_picked():
         target_step, loss_step = targets.strides[along] // targets.itemsize, losses.strides[along] // losses.itemsize
         while first < last:
             o, j, count = _in_line(x, first, last)
-            p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
+            p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
             peaks, logs = place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
             for k in range(count):
                 target = given[k * target_step]
                 counts, at = target != ignore, moved(p, k * step)
-                found[k * loss_step] = _loss_of(at, down, peaks, logs, part_step, k, target, counts, own)
+                found[k * loss_step] = loss_of(at, down, peaks, logs, part_step, k, target, counts, own)
             first += count
 
     return compiled(sweep, "loss_picked", body=True)
@@ -103,7 +103,7 @@ def loss_certain(gradient):
         target_step, loss_step = targets.strides[along] // targets.itemsize, losses.strides[along] // losses.itemsize
         while first < last:
             o, j, count = _in_line(x, first, last)
-            p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
+            p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
             to = place(out, o, 0, j)
             for k in range(count):
                 value = number_at(p, k * step)

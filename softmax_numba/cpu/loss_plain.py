@@ -71,7 +71,8 @@ def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) ->
 
 
 def _arranged(storage: str, lanes: tuple[int, int, int], gradient: bool, many: int) -> Arrangement:
-    return arranged(storage, INDICES, lanes, lanes[2] == 1, True, True, False, False, gradient, many, True)
+    rows = lanes[2] == 1
+    return arranged(storage, INDICES, lanes, rows, True, True, False, False, gradient, many, rows, True)
 
 
 def run(

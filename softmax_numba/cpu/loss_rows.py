@@ -137,10 +137,10 @@ def row_parts(compute, kind):
             v = less(exp_relative(load_wide(p, i, 4), ref, scale) * factor, i, targets)
             if past_cache:
                 stream(out, i, v)
+                for k in range(4):
+                    prefetch(p, i + BLOCK + k * width)
             else:
                 store(out, i, v)
-            for k in range(4):
-                prefetch(p, i + BLOCK + k * width)
             i += wide
         while i < count:
             write_first(p, i, min(count, i + width), out, ref, scale, factor, targets)

@@ -20,6 +20,7 @@ from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
+from softmax_numba.cpu.loss_few import LONGEST_FEW, loss_few
 from softmax_numba.cpu.loss_focal import loss_focal
 from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
@@ -42,7 +43,7 @@ _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items
 class Kernel(NamedTuple):
     """Which body goes through the lanes again."""
 
-    form: str  # "rows", "columns", "focal", "picked" or "certain"
+    form: str  # "rows", "few", "columns", "focal", "picked" or "certain"
     storage: str
     targets: str  # the dtype of probabilities, or one of the above
     dense: bool  # there is something for every class
@@ -71,6 +72,8 @@ def body_of_losses(kernel: Kernel) -> int:
         body = loss_picked()
     elif kernel.form == "certain":
         body = loss_certain(kernel.gradient)
+    elif kernel.form == "few":
+        body = loss_few(compute)
     else:
         build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
         body = build(compute, kind, kernel.gradient)
@@ -159,6 +162,7 @@ def arranged(
     focal: bool,
     gradient: bool,
     many: int,
+    end_to_end: bool,
     plain: bool = False,
 ) -> Arrangement:
     outer, length, inner = shape
@@ -182,6 +186,8 @@ def arranged(
         form = "certain"
     else:
         form = "focal" if focal and dense else "columns" if columns else "picked" if plain and not gradient else "rows"
+        if form == "rows" and gradient and end_to_end and targets == INDICES and not dense and length <= LONGEST_FEW:
+            form = "few"
     units, of_unit = outer * inner, (inner, 1, inner)
     if across:
         row = vectors_across(inner, itemsize)
@@ -212,8 +218,22 @@ def _arrangement(
     in_columns = x.strides[2] == size
     columnar = in_columns and all(a.strides[2] == a.itemsize for a in beside)
     many = threads.in_use() if x.size >= PARALLEL_FROM else 1
+    side_by_side = x.strides[1] == size
+    end_to_end = x.shape[2] == 1 and side_by_side and x.strides[0] >= x.shape[1] * size
+    end_to_end = end_to_end and all(a.strides[:2] == (x.shape[1] * size, size) for a in beside)
     return arranged(
-        storage, targets, x.shape, x.strides[1] == size, in_columns, columnar, dense, focal, gradient, many, plain
+        storage,
+        targets,
+        x.shape,
+        side_by_side,
+        in_columns,
+        columnar,
+        dense,
+        focal,
+        gradient,
+        many,
+        end_to_end,
+        plain,
     )
 
 
