@@ -13,7 +13,7 @@ from oracle import DTYPES
 from softmax_numba import cross_entropy_and_grad
 from softmax_numba.cpu import loss_plain, loss_sweeps, threads
 from softmax_numba.cpu import plan as planning
-from softmax_numba.cpu.loss_few import LONGEST_FEW
+from softmax_numba.cpu.lane import BLOCK
 
 pytestmark = no_warnings
 
@@ -68,8 +68,10 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch, reques
             assert kernel.dense == dense
             # Without a gradient or a weight for every class, only a number a lane is left to read.
             columns = across and (dense or kernel.gradient)
-            few = sweep in ("rows", "short") and kernel.gradient and not dense
-            assert kernel.form == ("focal" if focal and dense else "columns" if columns else "few" if few else "rows")
+            form = "focal" if focal and dense else "columns" if columns else "rows"
+            if kernel.gradient and not dense:
+                form = {"rows": "held", "short": "few"}.get(sweep, form)
+            assert kernel.form == form
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
@@ -83,13 +85,13 @@ def test_targets_alone_are_picked(sweep, taken):
         with_gradient, without = taken
         taken.clear()
         assert without.kernel.form == form
-        assert with_gradient.kernel.form in (("certain",) if form == "certain" else ("few", "rows", "columns"))
+        assert with_gradient.kernel.form in (("certain",) if form == "certain" else ("held", "few", "rows", "columns"))
 
 
 @every_kind
 def test_results_past_the_cache(kind, taken):
     """Large gradients are streamed past the caches, to places that no line of memory begins at: in rows and columns."""
-    for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0), ((10500, 101), 1)):
+    for shape, axis in (((1050, 1001), 1), ((1050, 1001), 0), ((10500, 101), 1), ((540, 2101), 1)):
         case = drawn(5, np.float32, shape, axis, kind, reduction="sum")
         room = np.full(math.prod(shape) + 10, 77, np.float32)
         gradient = room[3:-7].reshape(shape)
@@ -115,7 +117,7 @@ def equal(a, b):
 
 @pytest.fixture
 def one_by_one(monkeypatch):
-    """`with one_by_one():` rows of a few vectors are taken one by one, as longer ones are."""
+    """`with one_by_one():` gradients along rows take a second look, at one row after the other."""
     known = loss_sweeps.arranged, loss_plain.prepared
 
     def forget():
@@ -125,7 +127,7 @@ def one_by_one(monkeypatch):
     @contextlib.contextmanager
     def slowly():
         with monkeypatch.context() as here:
-            here.setattr(loss_sweeps, "LONGEST_FEW", 0)
+            here.setattr(loss_sweeps, "FOR_ROWS", {})
             forget()
             yield
         forget()
@@ -134,9 +136,9 @@ def one_by_one(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_rows_of_a_few_vectors_have_the_bits_of_others(dtype, one_by_one):
-    """Four at once or one by one: at every length around whole vectors, with lanes that have no gradient, no loss or no
-    number, alone and among many, also where rows stand apart and where the gradient replaces the logits."""
+def test_rows_in_one_look_or_four_at_once_have_the_bits_of_others(dtype, one_by_one):
+    """At lengths around whole vectors, with lanes that have no gradient, no loss or no number, alone and among many,
+    also where rows stand apart and where the gradient replaces the logits."""
     rng = np.random.default_rng(0)
     plain, others = {}, ({"z_loss": 0.1, "reduction": "none"}, {"focal_gamma": 2.0}, {"weight": True})
 
@@ -145,7 +147,7 @@ def test_rows_of_a_few_vectors_have_the_bits_of_others(dtype, one_by_one):
         taken = [cross_entropy_and_grad(each, targets, **options) for each in (x, apart(x), x[::-1][::-1])]
         return [*taken, cross_entropy_and_grad(in_place, targets, out=in_place, **options)]
 
-    for length in (2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 100, LONGEST_FEW - 1, LONGEST_FEW):
+    for length in (2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 64, 65, 100, 513, BLOCK - 1, BLOCK, BLOCK + 1):
         for rows in (1, 3, 4, 5, 17, 70):
             x = (3 * rng.standard_normal((rows, length))).astype(dtype)
             targets = np.where(rng.random(rows) < 0.2, -100, rng.integers(0, length, rows))

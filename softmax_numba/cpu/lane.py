@@ -16,7 +16,7 @@ Everything here runs on vectors and on plain numbers: sixteen lanes at once, or 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,6 +156,7 @@ class Operation:
     hidden: float  # the result at a masked-out place
     single: Callable | None  # the map where a lane has one value
     parts: bool = False  # and it is what others are computed from: three numbers a lane, in the compute dtype
+    counts_ties: bool = True  # the largest values are told from the rest
 
     @property
     def put(self) -> Callable:
@@ -169,7 +170,17 @@ class Operation:
 
 
 SOFTMAX = Operation(
-    "softmax", every_term, every_term_of_quad, settle_sum, settle_sums, probability, True, False, 0.0, certainty
+    "softmax",
+    every_term,
+    every_term_of_quad,
+    settle_sum,
+    settle_sums,
+    probability,
+    True,
+    False,
+    0.0,
+    certainty,
+    counts_ties=False,
 )
 LOG_SOFTMAX = Operation(
     "log_softmax",
@@ -208,3 +219,5 @@ NORMALISER = Operation(
     None,
     parts=True,
 )
+# The same where exponentials are kept, from which gradients are made at once.
+KEEPER = replace(NORMALISER, name="keeper", map=probability, maps_exponentials=True, one_number=False)

@@ -15,7 +15,7 @@ from softmax_numba import pages
 from softmax_numba.cpu import crew, handed, loss_door, threads
 from softmax_numba.cpu.entering import LARGE
 from softmax_numba.cpu.lane import NORMALISER
-from softmax_numba.cpu.loss_sweeps import INDICES, Arrangement, arranged, body_of_losses
+from softmax_numba.cpu.loss_sweeps import INDICES, NORMALISED, Arrangement, arranged, body_of_losses
 from softmax_numba.cpu.plan import PARALLEL_FROM, SWEEPS, most_shares, work_of
 from softmax_numba.cpu.sweeps import DONE, REFUSED, Arrays, body_of
 from softmax_numba.cpu.tiles import vectors_across
@@ -55,8 +55,8 @@ def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) ->
     result = np.dtype(np.float64) if dtype.itemsize == 2 else dtype
     most = most_shares(SWEEPS.index(how.plan.sweep), *lanes, dtype.itemsize, not gradient, 2)
     sizes = dtype.itemsize, kinds.compute.itemsize, result.itemsize
-    certain = how.kernel.form == "certain"
-    sweeps = 0 if certain else body_of(NORMALISER, how.plan.sweep, kinds), body_of_losses(how.kernel)
+    normalise = 0 if how.kernel.form in NORMALISED else body_of(NORMALISER, how.plan.sweep, kinds)
+    sweeps = normalise, body_of_losses(how.kernel)
     turned, size = how.plan.sweep == "short", min(how.size, how.units)
     numbers = np.array(
         [

@@ -20,8 +20,9 @@ from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
-from softmax_numba.cpu.loss_few import LONGEST_FEW, loss_few
+from softmax_numba.cpu.loss_few import loss_few
 from softmax_numba.cpu.loss_focal import loss_focal
+from softmax_numba.cpu.loss_held import loss_held
 from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan, work_of
@@ -35,6 +36,10 @@ from softmax_numba.dtypes import STORED, dtype_of, storage_of
 
 # So many bytes of values wait in a thread's cache until their losses are taken.
 CHUNK_BYTES = 2**18
+# Forms of kernels that find out themselves what normalises a lane, or need not know.
+NORMALISED = ("held", "certain")
+# Those for gradients of index targets along rows that lie end to end, by the sweep that normalises them.
+FOR_ROWS = {"rows": "held", "short": "few"}
 # What stands in the place of a dtype of probabilities: targets that are indices, or none at all.
 INDICES, NOTHING = "indices", "nothing"
 _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items()}
@@ -43,7 +48,7 @@ _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items
 class Kernel(NamedTuple):
     """Which body goes through the lanes again."""
 
-    form: str  # "rows", "few", "columns", "focal", "picked" or "certain"
+    form: str  # "rows", "few", "held", "columns", "focal", "picked" or "certain"
     storage: str
     targets: str  # the dtype of probabilities, or one of the above
     dense: bool  # there is something for every class
@@ -72,8 +77,8 @@ def body_of_losses(kernel: Kernel) -> int:
         body = loss_picked()
     elif kernel.form == "certain":
         body = loss_certain(kernel.gradient)
-    elif kernel.form == "few":
-        body = loss_few(compute)
+    elif kernel.form in ("few", "held"):
+        body = (loss_few if kernel.form == "few" else loss_held)(compute)
     else:
         build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
         body = build(compute, kind, kernel.gradient)
@@ -186,8 +191,8 @@ def arranged(
         form = "certain"
     else:
         form = "focal" if focal and dense else "columns" if columns else "picked" if plain and not gradient else "rows"
-        if form == "rows" and gradient and end_to_end and targets == INDICES and not dense and length <= LONGEST_FEW:
-            form = "few"
+        if form == "rows" and gradient and end_to_end and targets == INDICES and not dense:
+            form = FOR_ROWS.get(chosen.sweep, form)
     units, of_unit = outer * inner, (inner, 1, inner)
     if across:
         row = vectors_across(inner, itemsize)
@@ -285,7 +290,7 @@ def run(
     if how.plan.sweep == "long":  # a few lanes that threads share
         sweeps.run(NORMALISER, how.plan, storage, x, None, None, parts)
         shares = min(how.units, shares)
-    elif how.kernel.form != "certain":
+    elif how.kernel.form not in NORMALISED:
         normalise = body_of(NORMALISER, how.plan.sweep, Arrays(storage_of(storage), False, False, True))
     gradient = _NO_GRADIENT[storage] if out is None else out
     arguments = (x, targets, share, even, parts, losses, gradient, options, ignore)

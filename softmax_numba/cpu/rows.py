@@ -71,7 +71,7 @@ class Notes(NamedTuple):
 
 
 @inlined
-def _blank_notes(like):
+def blank_notes(like):
     """A notebook on the stack, for numbers like ``like``."""
     return Notes(
         on_stack(like, MOST_LANES),
@@ -94,13 +94,7 @@ def _blank_notes(like):
 def panel_sums(operation):
     """Compiles the step from values to sums; a panel keeps the exponentials if those are what the operation maps."""
     term, term_of_quad, keeps = operation.term, operation.term_of_quad, operation.maps_exponentials
-
-    @inlined
-    def visit(panel, i, x, ref, scale):
-        e = exp_relative(x, ref, scale)
-        if keeps:
-            store(panel, i, e)
-        return e
+    counts_ties = operation.counts_ties
 
     @inlined
     def visit_lanes(panel, i, step, lanes, notes, r, temperature):
@@ -114,10 +108,10 @@ def panel_sums(operation):
         scale, top = scale_for(notes.scales, r, lanes, temperature), numbers_for(notes.top, r, lanes)
         x = load_apart(panel, i, step, 4)
         e = exp_relative(x, ref, scale)
+        if counts_ties:
+            x = load_apart(again(panel), i, step, 4)
         if keeps:
             store_apart(panel, i, step, e)
-        else:
-            x = load_apart(again(panel), i, step, 4)
         return term(e, x, top, filled_wide(panel, 0.0, 4))
 
     @inlined
@@ -131,15 +125,21 @@ def panel_sums(operation):
         last = (vectors & ~3) * width
         for i in range(0, last, 4 * width):
             x = load_wide(panel, i, 4)
-            e, ties = term_of_quad(visit(panel, i, x, ref, scale), x, panel, i, top, ties)
-            total = plus_quad(zero, total, e)
+            e = exp_relative(x, ref, scale)
+            rest, ties = term_of_quad(e, x, panel, i, top, ties)
+            if keeps:
+                store(panel, i, e)
+            total = plus_quad(zero, total, rest)
             for k in range(4):
                 prefetch(later, i + k * width)
             stream_quad(waiting, r * last + i)
         if vectors & 1:
             one = load(panel, last)
-            e, ties = term(visit(panel, last, one, ref, scale), one, top, ties)
-            total = plus(zero, total, as_total(e))
+            e = exp_relative(one, ref, scale)
+            rest, ties = term(e, one, top, ties)
+            if keeps:
+                store(panel, last, e)
+            total = plus(zero, total, as_total(rest))
         return total, ties
 
     @inlined
@@ -158,7 +158,7 @@ def panel_sums(operation):
                 note_total(totals, r + 1, e1, as_total(e1))
                 note_total(totals, r + 2, e2, as_total(e2))
                 note_total(totals, r + 3, e3, as_total(e3))
-                if not keeps:
+                if counts_ties:
                     store(ties, r * width, t)
         elif vectors == 2:
             for r in range(0, lanes, 2):
@@ -167,7 +167,7 @@ def panel_sums(operation):
                 e0, e1, e2, e3 = quarters(e)
                 note_total(totals, r, e0, as_total(e0 + e1))
                 note_total(totals, r + 1, e2, as_total(e2 + e3))
-                if not keeps:
+                if counts_ties:
                     t0, t1, t2, t3 = quarters(t)
                     store(ties, r * width, t0 + t1)
                     store(ties, r * width + width, t2 + t3)
@@ -176,7 +176,7 @@ def panel_sums(operation):
                 at = r * vectors * width
                 total, t = sum_lane(moved(panel, at), vectors, notes, r, temperature, moved(later, r * step), waiting)
                 note_total(totals, r, t, total)
-                if not keeps:
+                if counts_ties:
                     store(ties, r * width, t)
 
     return sum_panel
@@ -199,7 +199,7 @@ def rows(operation, compute):
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
     put_lane = operation.put
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
-    counts_ties = not operation.maps_exponentials
+    counts_ties = operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
     doubles = 128 // width  # of a running sum
     most = MOST_VECTORS * width
@@ -216,7 +216,7 @@ def rows(operation, compute):
         if needed > PANEL_ON_STACK:
             panel = allocated(zero, needed)
         tops, ties = on_stack(zero, square), on_stack(zero, square)
-        notes = _blank_notes(zero)
+        notes = blank_notes(zero)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
         ahead = group

@@ -1,0 +1,153 @@
+"""Cross-entropy of index targets and its gradient along rows of one block, in one look: what normalises a row, its loss
+and its gradient while its exponentials stand in the cache.
+
+It is the sweep along rows (rows.py) with another map: an exponential times what its row has found, less the target.
+Measured on a Zen 3 beside two looks: 1.5x to 1.8x at 41 to 256 values, 1.15x to 1.3x at 1000 to 4096.
+"""
+
+import functools
+
+import numpy as np
+
+from softmax_numba.cpu.arrays import allocated, on_stack, place, release
+from softmax_numba.cpu.crosswise import largest_of_each, sum_of_each, totals_of_each
+from softmax_numba.cpu.exponential import reference, scale_of
+from softmax_numba.cpu.inlining import inlined
+from softmax_numba.cpu.jit import compiled
+from softmax_numba.cpu.lane import KEEPER
+from softmax_numba.cpu.loss import options_from
+from softmax_numba.cpu.loss_noted import Found, Rows, note_rows
+from softmax_numba.cpu.memory import (
+    fence,
+    filled,
+    load,
+    load_first,
+    moved,
+    number_at,
+    store,
+    store_first,
+    stream,
+    to_full_vectors,
+)
+from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
+from softmax_numba.cpu.rows import (
+    AHEAD_BYTES,
+    MOST_LANES,
+    PANEL_ON_STACK,
+    STREAMED_ROW_BYTES,
+    WAITING_ROW_BYTES,
+    blank_notes,
+    panel_sums,
+)
+from softmax_numba.cpu.settling import safe_top
+from softmax_numba.cpu.simd import less_at
+from softmax_numba.cpu.waiting import nothing_waiting, waiting_for, with_more, without_lines, write_out
+
+
+@functools.cache
+def loss_held(compute):
+    """Compiles the losses of rows ``first`` to ``last`` of x (rows, length, 1), whose own values lie side by side, and
+    their gradients, which lie end to end. ``out`` may be x."""
+    settle, sum_panel = KEEPER.settle_vector, panel_sums(KEEPER)
+    width = 64 // np.dtype(compute).itemsize
+    doubles = 128 // width  # of a running sum
+    most = MOST_VECTORS * width
+    square, sums = width * most, doubles * most
+
+    @inlined
+    def gradient(lane, i, count, factor, target, own):
+        """A vector from place ``i`` of a row on, of which ``count`` places are there."""
+        e = load(lane, i) if count >= width else load_first(lane, i, count)
+        return less_at(e * factor, target - i, own)
+
+    @inlined
+    def write_row(lane, length, to, factor, target, own, streamed):
+        i = 0
+        if streamed:
+            i = min(length, to_full_vectors(to))
+            if i > 0:
+                store_first(to, 0, i, gradient(lane, 0, i, factor, target, own))
+            while i + width <= length:
+                stream(to, i, gradient(lane, i, width, factor, target, own))
+                i += width
+        else:
+            while i + width <= length:
+                store(to, i, load(lane, i) * factor)
+                i += width
+            if target < i:
+                store(to, target // width * width, gradient(lane, target // width * width, width, factor, target, own))
+        if i < length:
+            store_first(to, i, length - i, gradient(lane, i, length - i, factor, target, own))
+
+    @inlined
+    def write_zeros(lane, length, to):
+        for i in range(0, length, width):
+            store_first(to, i, min(width, length - i), filled(lane, 0.0))
+
+    def sweep(x, targets, share, even, parts, losses, out, numbers, ignore, first, last, past_cache):
+        length, options = x.shape[1], options_from(numbers)
+        vectors = vectors_in_lane(length, width)
+        tail = length - (length - 1) // width * width
+        group = max(1, min(lanes_in_panel(vectors, width), last - first))
+        zero, scale = compute(0), scale_of(compute(0), None)
+        filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
+        panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width
+        if needed > PANEL_ON_STACK:
+            panel = allocated(zero, needed)
+        tops, ties = on_stack(zero, square), on_stack(zero, square)
+        notes, totals = blank_notes(zero), on_stack(0.0, sums)
+        rows = Rows(on_stack(zero, MOST_LANES), on_stack(zero, MOST_LANES), on_stack(zero, MOST_LANES))
+        found = Found(notes.factor, notes.peak, notes.log_sum)
+        step, ahead = x.strides[0] // x.itemsize, group
+        if group < last - first:
+            ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
+        in_one = past_cache and length * out.itemsize < WAITING_ROW_BYTES
+        streamed = past_cache and not in_one and length * out.itemsize >= STREAMED_ROW_BYTES
+        waiting = nothing_waiting(place(out, first, 0, 0))
+        if in_one:
+            waiting = waiting_for(out, waiting.target, group * length)
+        for i in range(group * vectors * width, needed, width):  # what is computed of no row is so of some number
+            store(panel, i, filled(panel, 0.0))
+        for begin in range(first, last, group):
+            count = min(group, last - begin)
+            for r in range(count):
+                top, _ = read_lane(x, None, begin + r, 0, tail, vectors, moved(panel, r * vectors * width))
+                store(tops, r * width, top)
+            for r in range(0, count, width):
+                top = largest_of_each(moved(tops, r * width), count - r)
+                ref = reference(safe_top(top), scale)
+                store(notes.top, r, top)
+                store(notes.shift, r, ref.shift)
+                store(notes.magic, r, ref.magic)
+                store(notes.floor, r, ref.floor)
+            sum_panel(panel, count, vectors, notes, None, place(x, begin + ahead, 0, 0), step, waiting, totals, ties)
+            if in_one:
+                done = min(waiting.whole, count * (vectors & ~3) * width)
+                waiting = without_lines(waiting, done if vectors > 3 else 0)
+            for r in range(0, count, width):
+                top, tied = load(notes.top, r), sum_of_each(moved(ties, r * width), count - r)
+                total = totals_of_each(moved(totals, r * doubles), top, count - r)
+                factor, peak, log_sum, _ = settle(top, tied, total, scale)
+                store(notes.factor, r, factor)
+                store(notes.peak, r, peak)
+                store(notes.log_sum, r, log_sum)
+            note_rows(x, targets, share, losses, begin, count, found, 1, options, ignore, rows)
+            for r in range(count):
+                lane, to = moved(panel, r * vectors * width), place(out, begin + r, 0, 0)
+                if in_one:
+                    to = moved(waiting.values, waiting.end + r * length)
+                if number_at(rows.shown, r) == 0.0:
+                    write_zeros(lane, length, to)
+                else:
+                    factor, own = number_at(rows.factor, r), number_at(rows.own, r)
+                    write_row(lane, length, to, factor, targets[begin + r, 0], own, streamed)
+            if in_one:
+                waiting = with_more(waiting, count * length)
+        if in_one:
+            write_out(waiting)
+        if past_cache:
+            fence()
+        if needed > PANEL_ON_STACK:
+            release(panel)
+
+    return compiled(sweep, "loss_held", body=True)
