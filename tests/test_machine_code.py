@@ -116,7 +116,7 @@ SWEEPS = {  # and how many vectors take each step together
     "shallow columns": (sweep_of(SOFTMAX, "shallow"), 4),
     "middle columns": (sweep_of(SOFTMAX, "middle"), 4),
     "losses": (losses_of("rows", False), 4),
-    "losses of short rows": (losses_of("few", False), 4),
+    "losses of short rows": (losses_of("turned", False), 4),
     "losses in one look": (losses_of("held", False), 4),
     "smooth losses": (losses_of("rows", True), 4),
     "losses of columns": (losses_of("columns", False), 4),

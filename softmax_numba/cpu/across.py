@@ -70,14 +70,21 @@ def _total_of_few(width):
     return total_of_few
 
 
+def _in_place(operation):
+    """Whether terms replace the values: they are the exponentials that are kept."""
+    return operation.maps_exponentials and not operation.counts_ties
+
+
 @functools.cache
 def _exponentials(operation, work):
     """Compiles the terms of some values of one vector of lanes."""
-    term, keeps = operation.term, operation.maps_exponentials
+    term, counts_ties = operation.term, operation.counts_ties
+    keeps_both = operation.maps_exponentials and counts_ties
 
     @inlined
     def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
-        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties.
+        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties. Where the
+        exponentials are kept, and are not the terms, they replace the values.
 
         Every quad of values takes a part of the work for memory along, the first of them part ``begun``.
         """
@@ -86,8 +93,10 @@ def _exponentials(operation, work):
         for i in range(0, count, 4):
             x = load_apart(p, i * step, step, 4)
             e = exp_relative(x, ref, scale)
-            if not keeps:
+            if counts_ties:
                 x = load_apart(again(p), i * step, step, 4)
+            if keeps_both:
+                store_apart(p, i * step, step, e)
             e, tied = term(e, x, top, none)
             ties = ties + sum_of_quarters(tied)  # one vector to carry along, not four
             store_apart(terms, i * term_step, term_step, e)
@@ -102,8 +111,8 @@ def _exponentials(operation, work):
 @functools.cache
 def _reduction(operation, width, work):
     """Compiles the reduction of one vector of lanes, ``count`` values each."""
-    keeps, exponentials, total_of_few = (
-        operation.maps_exponentials,
+    in_place, exponentials, total_of_few = (
+        _in_place(operation),
         _exponentials(operation, work),
         _total_of_few(width),
     )
@@ -115,7 +124,7 @@ def _reduction(operation, width, work):
         ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
         wide = scale_of_four(held(scale))
         ties = zero = filled(p, 0.0)
-        chunk, term_step = 4 * width, step if keeps else width
+        chunk, term_step = 4 * width, step if in_place else width
         if count <= chunk:
             ties = exponentials(
                 p, step, terms, term_step, count, ref, wide, fourfold(top), temperature, meanwhile, begun
@@ -123,7 +132,7 @@ def _reduction(operation, width, work):
             return ties, total_of_few(terms, term_step, count)
         for start in range(0, count, chunk):
             at, some = moved(p, start * step), min(chunk, count - start)
-            to = at if keeps else terms
+            to = at if in_place else terms
             part = begun + start // 4
             ties = ties + exponentials(
                 at, step, to, term_step, some, ref, wide, fourfold(top), temperature, meanwhile, part
@@ -173,7 +182,7 @@ def across(operation, width, work):
     ``work(meanwhile, part, temperature)`` is done for every quad of values, counted by ``part``: a core that computes
     has time to read and to write.
     """
-    keeps, reduce_vector = operation.maps_exponentials, _reduction(operation, width, work)
+    in_place, reduce_vector = _in_place(operation), _reduction(operation, width, work)
 
     @inlined
     def note_block(tile, count, temperature, noted, summed, row, meanwhile):
@@ -181,7 +190,7 @@ def across(operation, width, work):
         p, quads = tile.values, (count + 3) // 4
         for k in range(0, tile.lanes, width):
             top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
-            terms, part = p if keeps else tile.terms, k // width * quads
+            terms, part = p if in_place else tile.terms, k // width * quads
             ties, total = reduce_vector(
                 p, terms, tile.down, count, top, scale, tile.slots, temperature, meanwhile, part
             )

@@ -20,11 +20,11 @@ from softmax_numba.cpu.jit import call_body, call_loss_body, compiled
 from softmax_numba.cpu.lane import NORMALISER, OF_FACTOR, OF_LOG, OF_PEAK, PARTS
 from softmax_numba.cpu.loss import Kind
 from softmax_numba.cpu.loss_columns import loss_columns
-from softmax_numba.cpu.loss_few import loss_few
 from softmax_numba.cpu.loss_focal import loss_focal
 from softmax_numba.cpu.loss_held import loss_held
 from softmax_numba.cpu.loss_picked import loss_certain, loss_picked
 from softmax_numba.cpu.loss_rows import loss_rows
+from softmax_numba.cpu.loss_turned import loss_turned
 from softmax_numba.cpu.plan import PARALLEL_FROM, Plan, is_past_cache, plan, work_of
 from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.short import lanes_in_short_tile, short_tiles_of
@@ -37,9 +37,9 @@ from softmax_numba.dtypes import STORED, dtype_of, storage_of
 # So many bytes of values wait in a thread's cache until their losses are taken.
 CHUNK_BYTES = 2**18
 # Forms of kernels that find out themselves what normalises a lane, or need not know.
-NORMALISED = ("held", "certain")
+NORMALISED = ("held", "turned", "certain")
 # Those for gradients of index targets along rows that lie end to end, by the sweep that normalises them.
-FOR_ROWS = {"rows": "held", "short": "few"}
+FOR_ROWS = {"rows": "held", "short": "turned"}
 # What stands in the place of a dtype of probabilities: targets that are indices, or none at all.
 INDICES, NOTHING = "indices", "nothing"
 _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items()}
@@ -48,7 +48,7 @@ _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items
 class Kernel(NamedTuple):
     """Which body goes through the lanes again."""
 
-    form: str  # "rows", "few", "held", "columns", "focal", "picked" or "certain"
+    form: str  # "rows", "held", "turned", "columns", "focal", "picked" or "certain"
     storage: str
     targets: str  # the dtype of probabilities, or one of the above
     dense: bool  # there is something for every class
@@ -77,8 +77,8 @@ def body_of_losses(kernel: Kernel) -> int:
         body = loss_picked()
     elif kernel.form == "certain":
         body = loss_certain(kernel.gradient)
-    elif kernel.form in ("few", "held"):
-        body = (loss_few if kernel.form == "few" else loss_held)(compute)
+    elif kernel.form in FOR_ROWS.values():
+        body = (loss_turned if kernel.form == "turned" else loss_held)(compute)
     else:
         build = {"rows": loss_rows, "columns": loss_columns, "focal": loss_focal}[kernel.form]
         body = build(compute, kind, kernel.gradient)

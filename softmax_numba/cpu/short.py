@@ -98,7 +98,7 @@ def _turned(turn, width):
 
 
 @functools.cache
-def _rows_in(width):
+def rows_in(width):
     """Compiles the reading of the first ``count`` rows, ``stride`` bytes apart, as columns: where they are fewer than a
     vector has places, the last one stands for those that are missing."""
     turn_rows = _turned(columns_from, width)
@@ -119,7 +119,7 @@ def _rows_in(width):
 
 
 @functools.cache
-def _rows_out(width):
+def rows_out(width):
     """Compiles the way back: the first ``count`` rows of columns."""
     turn_rows = _turned(columns_to, width)
 
@@ -144,7 +144,7 @@ class Meanwhile(NamedTuple):
 
 
 @inlined
-def _read_and_write(meanwhile, part, temperature):
+def read_and_write(meanwhile, part, temperature):
     later = meanwhile.later
     i = part * 4 * width_of(later)
     stream_quad(meanwhile.waiting, i)
@@ -158,8 +158,8 @@ def short_rows(operation, compute):
     own values lie side by side, and so do their results. There is no mask."""
     one_number, value, put_lane = operation.one_number, operation.map, operation.put
     width = 64 // np.dtype(compute).itemsize
-    note_block, settle_block = across(operation, width, _read_and_write), settling(operation, width)
-    read_rows, write_rows = _rows_in(width), _rows_out(width)
+    note_block, settle_block = across(operation, width, read_and_write), settling(operation, width)
+    read_rows, write_rows = rows_in(width), rows_out(width)
     most = MOST_VECTORS * width
 
     @inlined

@@ -63,14 +63,16 @@ def numbers_for(typing, pointer, index, lanes):
 @intrinsic(prefer_literal=True)
 def load_apart(typing, pointer, index, step, vectors):
     """A wide vector from ``vectors`` (a literal) single ones, ``step`` numbers from each to the next."""
-    signature, emit_single = loaded(pointer, 1)
-    wide = Vector(signature.return_type.element, vectors.literal_value * signature.return_type.count)
+    single = vector_of(pointer.dtype)
+    wide = Vector(single.element, vectors.literal_value * single.count)
 
     def emit(context, builder, sig, args):
         parts = []
         for k in range(vectors.literal_value):
             place = builder.add(args[1], builder.mul(args[2], ir.Constant(I64, k)))
-            parts.append(emit_single(context, builder, signature, [args[0], place]))
+            parts.append(
+                builder.load(place_of(builder, args[0], place, single.llvm), align=pointer.dtype.bitwidth // 8)
+            )
         return joined(builder, parts)
 
     return wide(pointer, types.intp, types.intp, vectors), emit
