@@ -192,6 +192,23 @@ def test_masked_out_places_have_no_gradient(name, dtype, strange):
 
 @every_map
 @every_dtype
+@pytest.mark.parametrize("shape", [(70, 5), (70, 16), (9, 30), (9, 100), (3, 1000), (2, 9000), (5, 7, 3)], ids=str)
+def test_an_infinite_cotangent_is_infinite_to_its_lane(name, dtype, shape):
+    """What the formula says where the sum is infinite: along rows, columns and what lies between."""
+    y, dy = EXACT[name](normal(shape, np.float64), axis=1).astype(dtype), np.abs(cotangent(shape, dtype))
+    y[0, 2] = y[1, -1] = 0.25 if name == "softmax" else -1.4
+    dy[0, 2], dy[1, -1] = np.inf, -np.inf
+    for axis, (a, b) in ((1, (y, dy)), (0, (np.moveaxis(y, 1, 0).copy(), np.moveaxis(dy, 1, 0).copy()))):
+        dx = np.moveaxis(WAYS_BACK[name](a, b, axis), axis, 1)
+        for lane, place, sign in ((0, 2, 1), (1, -1, -1)):
+            assert np.isnan(dx[lane, place]).all()
+            given, rest = (np.delete(each[lane], place, 0) for each in (y, dx))
+            assert (rest == np.where(given == 0, 0, -sign * np.inf)).all()
+        assert np.isfinite(dx[2:]).all()
+
+
+@every_map
+@every_dtype
 def test_lanes_with_nothing_left_have_no_gradient(name, dtype):
     y = np.full((9, 30), GONE[name], dtype)
     for strange in (np.nan, np.inf, 1.0):

@@ -14,7 +14,7 @@ from softmax_numba.cpu.memory import moved, place_of
 from softmax_numba.cpu.partial import first_places
 from softmax_numba.cpu.simd import I32, I64, Vector, repeat, split
 from softmax_numba.cpu.stretch import copy_stretch
-from softmax_numba.cpu.sums import exact_sum_of_pairs, parts_of, total_of
+from softmax_numba.cpu.sums import exact_sum_of_pairs, known_error, parts_of, total_of
 
 FOUR = 4
 _SUMS = Vector(types.float64, FOUR)
@@ -124,7 +124,8 @@ def sums_of_four(typing, like, a, b, c, d):
         odd = halved(builder, first, third, (0, 1, 4, 5), (2, 3, 6, 7))
         even = halved(builder, second, fourth, (0, 1, 4, 5), (2, 3, 6, 7))
         total = halved(builder, odd, even, (0, 4, 2, 6), (1, 5, 3, 7))
-        return builder.fadd(total[0], repeat(_SUMS.llvm, 0.0) if like.element == types.float32 else total[1])
+        rest = repeat(_SUMS.llvm, 0.0) if like.element == types.float32 else known_error(builder, total[1])
+        return builder.fadd(total[0], rest)
 
     return _SUMS(like, a, a, a, a), emit
 

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import place_of
-from softmax_numba.cpu.simd import I32, I64, Vector, call_llvm, joined, split, vector_of
+from softmax_numba.cpu.simd import I32, I64, Vector, call_llvm, joined, repeat, split, vector_of
 from softmax_numba.cpu.wide import sum_of_quarters
 
 _DOUBLES = vector_of(types.float64)
@@ -42,6 +42,12 @@ def exact_sum_of_pairs(builder, a, b):
     """The same of numbers that are sum and error each."""
     s, error = exact_sum(builder, a[0], b[0])
     return s, builder.fadd(error, builder.fadd(a[1], b[1]))
+
+
+def known_error(builder, error):
+    """The rounding error of a sum; of an infinite one, whose error is not a number, 0: that is what it comes to."""
+    nothing = ir.Constant(error.type, 0.0) if isinstance(error.type, ir.DoubleType) else repeat(error.type, 0.0)
+    return builder.select(builder.fcmp_ordered("ord", error, error), error, nothing)
 
 
 @intrinsic
@@ -164,6 +170,7 @@ def collapsed(typing, like, total):
                 sums, errors = (split(builder, part) for part in parts)
                 parts = exact_sum_of_pairs(builder, *zip(sums, errors, strict=True))
             value, error = (builder.extract_element(part, ir.Constant(I32, 0)) for part in parts)
+            error = known_error(builder, error)
         return context.make_tuple(builder, sig.return_type, [value, error])
 
     return types.UniTuple(types.float64, 2)(like, total), emit
@@ -180,7 +187,7 @@ def rounded(typing, like, total):
     def emit(context, builder, sig, args):
         parts = parts_of(builder, args[1])
         if single.element == types.float64:
-            return builder.fadd(*parts)
+            return builder.fadd(parts[0], known_error(builder, parts[1]))
         half, zero = ir.VectorType(ir.FloatType(), single.count // 2), ir.Constant(_DOUBLES.llvm, [0.0] * 8)
         return joined(builder, [builder.fptrunc(builder.fadd(part, zero), half) for part in parts])
 
