@@ -11,7 +11,7 @@ import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
-from softmax_numba.cpu.exponential import exp_relative, reference
+from softmax_numba.cpu.exponential import Reference, exp_relative, reference
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.memory import (
@@ -163,9 +163,14 @@ def shallow_columns(operation, compute):
     most = LONGEST * width
 
     @inlined
-    def terms_of(x, top, ref, scale, terms):
-        e, ties = term(exp_relative(x, ref, scale), x, fourfold(top), filled_wide(terms, 0.0, 4))
+    def terms_of_four(x, top, ref, scale, terms):
+        e, ties = term(exp_relative(x, ref, scale), x, top, filled_wide(terms, 0.0, 4))
         store(terms, 0, e)
+        return e, ties
+
+    @inlined
+    def terms_of(x, top, ref, scale, terms):
+        e, ties = terms_of_four(x, fourfold(top), ref, scale, terms)
         return e, sum_of_quarters(ties)
 
     @inlined
@@ -189,9 +194,44 @@ def shallow_columns(operation, compute):
             x, y = e, more
         return value(x, found, wide), value(y, found, wide), Settled(factor, peak, log_sum), result
 
+    @inlined
+    def two_of_two(lines, k, to, to_step, terms, scale, past_cache):
+        """Two vectors of lanes of two values: with one, the processor would wait, step by step, for half a quad."""
+        width, ahead = width_of(terms), k + AHEAD_BYTES // stored_size(lines.first)
+        a, b = load(lines.first, k), load(lines.second, k)
+        c, d = load(lines.first, k + width), load(lines.second, k + width)
+        for i in range(0, 2 * width, width):
+            prefetch(lines.first, ahead + i)
+            prefetch(lines.second, ahead + i)
+        x, left, right = joined_four(a, b, c, d), larger(a, b), larger(c, d)
+        one, other = reference(safe_top(left), scale), reference(safe_top(right), scale)
+        ref, wide = (
+            Reference(
+                joined_four(one.shift, one.shift, other.shift, other.shift),
+                0.0,
+                joined_four(one.magic, one.magic, other.magic, other.magic),
+                joined_four(one.floor, one.floor, other.floor, other.floor),
+            ),
+            scale_of_four(scale),
+        )
+        e, ties = terms_of_four(x, joined_four(left, left, right, right), ref, wide, terms)
+        t0, t1, t2, t3 = quarters(ties)
+        f0, p0, l0, r0 = settle(left, t0 + t1, total_of_slots(terms, width, 1, 2), scale)
+        f1, p1, l1, r1 = settle(right, t2 + t3, total_of_slots(moved(terms, 2 * width), width, 1, 2), scale)
+        if one_number:
+            store_lanes(to, to_step, width, in_compute_dtype(terms, r0), f0, p0, l0)
+            store_lanes(moved(to, width), to_step, width, in_compute_dtype(terms, r1), f1, p1, l1)
+        else:
+            found = Settled(joined_four(f0, f0, f1, f1), joined_four(p0, p0, p1, p1), joined_four(l0, l0, l1, l1))
+            a, b, c, d = quarters(value(e if maps_exponentials else x, found, wide))
+            _write(to, a, past_cache)
+            _write(moved(to, width), c, past_cache)
+            _write(moved(to, to_step), b, past_cache)
+            _write(moved(to, to_step + width), d, past_cache)
+
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
-        many = length > 4
+        many, pairs = length > 4, length == 2 and temperature is None
         terms, room = on_stack(compute(0), most), on_stack(compute(0), most)
         scales = scales_at(room, width)
         nothing = allocated(x, width)
@@ -210,6 +250,13 @@ def shallow_columns(operation, compute):
                 _lines(to_lower, to_step, length - 4, to_upper),
             )
             while k < stop:
+                left = lanes_in_vector(k, stop, width, shift)
+                while pairs and left == width and k + 2 * width <= stop:
+                    scale = scale_for(scales, 0, width, temperature)
+                    two_of_two(given, k, moved(to_upper, k), to_step, terms, scale, past_cache)
+                    k += 2 * width
+                if k == stop:
+                    break
                 left = lanes_in_vector(k, stop, width, shift)
                 if temperature is not None:
                     for i in range(width):  # lanes that fill up the vector take the last one's
