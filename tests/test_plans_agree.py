@@ -113,6 +113,8 @@ near_a_multiple = st.builds(
 @given(length=near_a_multiple, count=st.integers(1, 40), seed=st.integers(0, 99))
 @settings(max_examples=25)
 @example(length=1, count=1, seed=0)
+@example(length=2, count=32, seed=0)
+@example(length=2, count=203, seed=3)
 @example(length=5, count=300, seed=0)
 @example(length=33, count=1000, seed=0)
 @example(length=BLOCK, count=17, seed=0)
@@ -172,6 +174,8 @@ def across_the_middle(lanes, outer, spare):
     tempered=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
+@example(length=2, inner=160, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=2, inner=177, outer=2, spare=3, shares=3, shift=1, past_cache=False, tempered=False)
 @example(length=3, inner=65, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
 @example(length=8, inner=16 * 9 + 2, outer=1, spare=14, shares=9, shift=4, past_cache=True, tempered=True)
 @example(length=300, inner=128, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
