@@ -99,7 +99,13 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
         pytest.param((1_000_000, 32), np.float32, "short", True, True, id="the longest short rows"),
         pytest.param((1_000_000, 32), np.float64, WAITING_ROWS, True, True, id="too long to be short in float64"),
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
-        pytest.param((8, 21, 65_536), np.float32, "columns", True, True, id="a segmentation map along axis 1"),
+        pytest.param((8, 21, 65_536), np.float32, MIDDLE, True, True, id="a segmentation map along axis 1"),
+        pytest.param(
+            (8, 22, 65_536), np.float32, "columns", True, True, id="one whose lines fill a place of the cache"
+        ),
+        pytest.param((8, 21, 65_536), np.float64, "columns", True, True, id="a segmentation map in float64"),
+        pytest.param((8, 64, 50_000), np.float32, MIDDLE, True, True, id="a map whose lines stand anywhere in a page"),
+        pytest.param((8, 65, 50_000), np.float32, "columns", True, True, id="a map of more lines"),
         pytest.param((8, 21, 65_536), np.float16, MIDDLE, True, True, id="a segmentation map in float16"),
         pytest.param((1, 16, 100_000), np.float32, MIDDLE, True, True, id="sixteen components along axis 0"),
         pytest.param((1, 100, 64), np.float32, MIDDLE, False, False, id="a small batch along axis 0"),

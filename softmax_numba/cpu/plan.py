@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import for_both
 from softmax_numba.cpu.lane import BLOCK
+from softmax_numba.cpu.middle import PAGE_BYTES
 from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 from softmax_numba.cpu.short import short_tiles_of
 from softmax_numba.cpu.tiles import vectors_across
@@ -39,11 +40,13 @@ FEWEST_COLUMNS = 8
 # Columns of this length are walked line by line instead of tile by tile. Past the caches tiles are measured 1.2x to
 # 1.3x as fast at 50 to 400 values, level at 500 and 750, and 0.9x at 1000.
 DEEP_FROM, DEEP_PAST_CACHE_FROM = 256, 513
-# Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are of 16
-# bits or shorter still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200
-# values, 1.7x of eight lanes; past them 1.1x to 1.5x at 9 to 16, 0.7x to 1.1x at 21 and more, of 16 bits 1.1x to 1.4x.
+# Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are shorter
+# still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200 values, 1.7x of
+# eight lanes; past them 1.3x to 1.5x at 21 and 24, 1.2x at 64, 0.8x at 100. Where lines stand at the same place of
+# every page, the first cache has no room for more: 1.1x to 1.2x up to 21 (float64: 0.9x), 0.9x at 24, 0.5x at 32; of 16
+# bits 1.1x to 1.4x.
 MIDDLE_TO = DEEP_FROM - 1 if REGISTER_BITS < 512 else 0
-MIDDLE_PAST_CACHE_TO = 16
+MIDDLE_PAST_CACHE_TO = 64
 # Lanes of up to so many values with fewer neighbours are gathered into vectors (narrow.py). Measured on a Zen 3 beside
 # rows: 2x at 2 values, 1.3x to 1.4x at 10 to 20, 1.05x at 200;
 # ways back 6x at 2, 3x at 10, 1.3x at 200.
@@ -65,6 +68,14 @@ WOVEN_ROW_BYTES, WOVEN_FROM = 256 if REGISTER_BITS == 512 else 640, BLOCK
 WEAVES_WAITING = REGISTER_BITS == 512
 # From this size on streaming stores win, measured with a 32 MB last cache: 1.3x becomes 1.9x PyTorch's speed at 8 MB.
 PAST_CACHE_BYTES = 2**22
+
+
+@for_both
+def longest_middle_past_cache(line: int, itemsize: int) -> int:
+    """Up to which length columns gain by the panel past the caches, where a line has so many bytes."""
+    if line % PAGE_BYTES != 0:
+        return MIDDLE_PAST_CACHE_TO
+    return 16 if itemsize == 8 else 21
 
 
 @for_both
@@ -146,7 +157,7 @@ def sweep_over(
             return SHALLOW
         if columnar and length <= MIDDLE_TO:
             near = itemsize == 2 or not is_past_cache(outer * length * inner * itemsize)
-            if near or length <= MIDDLE_PAST_CACHE_TO:
+            if near or length <= longest_middle_past_cache(inner * itemsize, itemsize):
                 return MIDDLE
         if columnar and length >= (DEEP_PAST_CACHE_FROM if past_cache else DEEP_FROM):
             return DEEP
