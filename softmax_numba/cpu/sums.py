@@ -62,9 +62,10 @@ def two_sum(typing, a, b):
 def sum_after(before, block):
     """Two sums, high and low, as one."""
     high, error = two_sum(before[0], block[0])
-    if error != error:  # beside an infinite sum: that is what both come to
-        error = 0.0
-    return high, before[1] + (error + block[1])
+    low = error + block[1]
+    if low != low:  # beside an infinite sum: that is what both come to
+        low = 0.0
+    return high, before[1] + low
 
 
 @intrinsic
