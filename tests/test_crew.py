@@ -143,6 +143,18 @@ def test_losses_of_few_values_are_shared(options):
     assert joined(lambda: softmax_numba.cross_entropy(x, targets, **options)) == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"z_loss": 0.1}], ids=["plain", "with z-loss"])
+def test_gradients_of_few_values_are_shared(options):
+    """Also where one look is all there is."""
+    x = normal((CREW_FROM // 10, 2), np.float32)
+    targets = np.random.default_rng(1).integers(0, 2, len(x))
+    with one_thread():
+        expected = softmax_numba.cross_entropy_and_grad(x, targets, **options)
+    loss, gradient = joined(lambda: softmax_numba.cross_entropy_and_grad(x, targets, **options))
+    assert loss == expected[0]
+    assert same_bits(gradient, expected[1])
+
+
 def test_no_more_join_than_threads_are_in_use():
     x = normal((700, 100), np.float32)
     joined(lambda: softmax_numba.softmax(x))

@@ -180,6 +180,8 @@ def across_the_middle(lanes, outer, spare):
 @example(length=8, inner=16 * 9 + 2, outer=1, spare=14, shares=9, shift=4, past_cache=True, tempered=True)
 @example(length=300, inner=128, outer=3, spare=0, shares=1, shift=4, past_cache=True, tempered=False)
 @example(length=21, inner=1100, outer=2, spare=4, shares=1, shift=4, past_cache=True, tempered=False)
+@example(length=21, inner=1024, outer=2, spare=0, shares=1, shift=0, past_cache=True, tempered=False)
+@example(length=21, inner=1040, outer=2, spare=0, shares=2, shift=0, past_cache=True, tempered=False)
 @example(length=300, inner=700, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=True)
 @example(length=300, inner=1100, outer=2, spare=0, shares=3, shift=4, past_cache=True, tempered=False)
 @example(length=401, inner=333, outer=3, spare=0, shares=2, shift=15, past_cache=True, tempered=False)

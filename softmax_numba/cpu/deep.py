@@ -144,7 +144,7 @@ def _scale_at(of_all, scales, k, width, temperature):
 @functools.cache
 def _sums(operation, width):
     """Compiles the sums of a block."""
-    term, counts_ties = operation.term, not operation.maps_exponentials
+    term, counts_ties = operation.term, operation.counts_ties
 
     @inlined
     def add_quad(x, k, tops, refs, scale, ties, slot):

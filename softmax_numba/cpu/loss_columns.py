@@ -13,9 +13,10 @@ from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference, scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
+from softmax_numba.cpu.lane import OF_FACTOR, OF_LOG, OF_PEAK
 from softmax_numba.cpu.line_sums import line_sums
 from softmax_numba.cpu.loss import as_one, has_gradient, lane_at, of_target, options_from, with_z_loss
-from softmax_numba.cpu.loss_picked import note_picked
+from softmax_numba.cpu.loss_picked import NONE, Found, note_picked
 from softmax_numba.cpu.memory import (
     LINE_BYTES,
     fence,
@@ -40,7 +41,6 @@ from softmax_numba.cpu.wide import filled_wide, load_first_zero, load_wide, numb
 
 # A line of a tile is at most a page of memory.
 MOST_VECTORS = 64
-_NONE = -1  # no class
 
 
 class Lanes(NamedTuple):
@@ -207,6 +207,7 @@ def loss_columns(compute, kind, gradient):
         zero = filled(lanes.peak, 0.0)
         slots, sums = allocated(0.0, 16 * width * vectors), allocated(0.0, 4 * room)
         step, q_step = x.strides[1] // x.itemsize, step_of(targets)
+        part_step = parts.strides[2] // parts.itemsize
         begin = first
         while begin < last:
             o = begin // across
@@ -229,7 +230,9 @@ def loss_columns(compute, kind, gradient):
                     store_sums(sums, 2 * room + k * width, room, zero, load_total(slots, k))
             every = True
             if picks:
-                every = note_picked(x, targets, parts, losses, lanes, o, j, count, options.own, gain, ignore, _NONE)
+                factors, peaks = place(parts, o, OF_FACTOR, j), place(parts, o, OF_PEAK, j)
+                found = Found(factors, peaks, place(parts, o, OF_LOG, j))
+                every = note_picked(x, targets, losses, found, part_step, lanes, o, j, count, options.own, gain, ignore)
             for k in range(0 if picks else count):
                 target, found = target_of(targets, o, j + k), lane_at(parts, o, j + k)
                 counts = probabilities or target != ignore
@@ -248,14 +251,14 @@ def loss_columns(compute, kind, gradient):
                 shows = counts and has_gradient(own, mass, gain, dense)
                 put(lanes.factor, k, found.factor * mass * gain if shows else 0.0)
                 put(lanes.gain, k, gain if shows else 0.0)
-                classes[k] = target if shows else _NONE
+                classes[k] = target if shows else NONE
                 every = every and shows
             if gradient:
                 for k in range(count, reach):
                     put(lanes.own, k, 0.0)
                     put(lanes.factor, k, 0.0)
                     put(lanes.gain, k, 0.0)
-                    classes[k] = _NONE
+                    classes[k] = NONE
                 for k in range(0, reach, width):
                     ref = reference(safe_top(load(lanes.peak, k)), scale)
                     store(lanes.shift, k, ref.shift)
@@ -269,7 +272,7 @@ def loss_columns(compute, kind, gradient):
                     write_line(place(x, o, i, j), i, count, step, to, lanes, q, given, other, past_cache)
                 if not every:  # where a lane without a gradient is not finite, 0 times it is not 0
                     for k in range(count):
-                        if classes[k] == _NONE and not np.isfinite(lane_at(parts, o, j + k).log_sum):
+                        if classes[k] == NONE and not np.isfinite(lane_at(parts, o, j + k).log_sum):
                             for i in range(length):
                                 put(place(out, o, i, j + k), 0, 0.0)
         if gradient and past_cache:

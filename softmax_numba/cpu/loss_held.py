@@ -10,13 +10,14 @@ import functools
 import numpy as np
 
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
-from softmax_numba.cpu.crosswise import largest_of_each, sum_of_each, totals_of_each
-from softmax_numba.cpu.exponential import reference, scale_of
+from softmax_numba.cpu.crosswise import sum_of_each, totals_of_each
+from softmax_numba.cpu.exponential import scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import KEEPER
 from softmax_numba.cpu.loss import options_from
-from softmax_numba.cpu.loss_noted import Found, Rows, note_rows
+from softmax_numba.cpu.loss_noted import blank_rows, note_rows
+from softmax_numba.cpu.loss_picked import NONE, Found
 from softmax_numba.cpu.memory import (
     fence,
     filled,
@@ -31,15 +32,14 @@ from softmax_numba.cpu.memory import (
 )
 from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
 from softmax_numba.cpu.rows import (
-    AHEAD_BYTES,
     MOST_LANES,
     PANEL_ON_STACK,
-    STREAMED_ROW_BYTES,
     WAITING_ROW_BYTES,
     blank_notes,
+    lanes_ahead,
     panel_sums,
+    referring,
 )
-from softmax_numba.cpu.settling import safe_top
 from softmax_numba.cpu.simd import less_at
 from softmax_numba.cpu.waiting import nothing_waiting, waiting_for, with_more, without_lines, write_out
 
@@ -50,7 +50,7 @@ def loss_held(compute):
     their gradients, which lie end to end. ``out`` may be x."""
     settle, sum_panel = KEEPER.settle_vector, panel_sums(KEEPER)
     width = 64 // np.dtype(compute).itemsize
-    doubles = 128 // width  # of a running sum
+    refer_lanes, doubles = referring(width), 128 // width  # of a running sum
     most = MOST_VECTORS * width
     square, sums = width * most, doubles * most
 
@@ -96,13 +96,10 @@ def loss_held(compute):
             panel = allocated(zero, needed)
         tops, ties = on_stack(zero, square), on_stack(zero, square)
         notes, totals = blank_notes(zero), on_stack(0.0, sums)
-        rows = Rows(on_stack(zero, MOST_LANES), on_stack(zero, MOST_LANES), on_stack(zero, MOST_LANES))
-        found = Found(notes.factor, notes.peak, notes.log_sum)
-        step, ahead = x.strides[0] // x.itemsize, group
-        if group < last - first:
-            ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
+        rows, found = blank_rows(zero, MOST_LANES), Found(notes.factor, notes.peak, notes.log_sum)
+        step, ahead = x.strides[0] // x.itemsize, lanes_ahead(group, last - first, length * x.itemsize)
         in_one = past_cache and length * out.itemsize < WAITING_ROW_BYTES
-        streamed = past_cache and not in_one and length * out.itemsize >= STREAMED_ROW_BYTES
+        streamed = past_cache and not in_one
         waiting = nothing_waiting(place(out, first, 0, 0))
         if in_one:
             waiting = waiting_for(out, waiting.target, group * length)
@@ -113,13 +110,7 @@ def loss_held(compute):
             for r in range(count):
                 top, _ = read_lane(x, None, begin + r, 0, tail, vectors, moved(panel, r * vectors * width))
                 store(tops, r * width, top)
-            for r in range(0, count, width):
-                top = largest_of_each(moved(tops, r * width), count - r)
-                ref = reference(safe_top(top), scale)
-                store(notes.top, r, top)
-                store(notes.shift, r, ref.shift)
-                store(notes.magic, r, ref.magic)
-                store(notes.floor, r, ref.floor)
+            refer_lanes(tops, count, notes, None)
             sum_panel(panel, count, vectors, notes, None, place(x, begin + ahead, 0, 0), step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
@@ -131,16 +122,16 @@ def loss_held(compute):
                 store(notes.factor, r, factor)
                 store(notes.peak, r, peak)
                 store(notes.log_sum, r, log_sum)
-            note_rows(x, targets, share, losses, begin, count, found, 1, options, ignore, rows)
+            note_rows(x, targets, share, losses, begin, count, found, options, ignore, rows)
             for r in range(count):
                 lane, to = moved(panel, r * vectors * width), place(out, begin + r, 0, 0)
                 if in_one:
                     to = moved(waiting.values, waiting.end + r * length)
-                if number_at(rows.shown, r) == 0.0:
+                target = rows.target[r]
+                if target == NONE:
                     write_zeros(lane, length, to)
                 else:
-                    factor, own = number_at(rows.factor, r), number_at(rows.own, r)
-                    write_row(lane, length, to, factor, targets[begin + r, 0], own, streamed)
+                    write_row(lane, length, to, number_at(rows.factor, r), target, number_at(rows.own, r), streamed)
             if in_one:
                 waiting = with_more(waiting, count * length)
         if in_one:

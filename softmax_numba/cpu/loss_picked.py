@@ -6,19 +6,30 @@ whether a lane counts is no branch.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
 from softmax_numba.cpu.arrays import place, start_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import OF_FACTOR, OF_LOG, OF_PEAK
+from softmax_numba.cpu.lane import OF_LOG, OF_PEAK
 from softmax_numba.cpu.loss import options_from
 from softmax_numba.cpu.memory import moved, number_at, put
 
+NONE = -1  # no class
+
+
+class Found(NamedTuple):
+    """What is known of neighbouring lanes: pointers to the numbers of loss.Lane in the compute dtype."""
+
+    factor: object
+    peak: object
+    log_sum: object
+
 
 @inlined
-def entry_at(array, o, j):
+def _entry_at(array, o, j):
     """A pointer to an entry of an array (outer, inner)."""
     return moved(start_of(array), (o * array.strides[0] + j * array.strides[1]) // array.itemsize)
 
@@ -38,7 +49,7 @@ def _in_line(x, first, last):
 
 
 @inlined
-def loss_of(p, down, peaks, logs, step, k, target, counts, own):
+def _loss_of(p, down, peaks, logs, step, k, target, counts, own):
     """The loss of lane ``k``, whose first value ``p`` points to, from numbers ``step`` apart."""
     value = np.float64(number_at(p, target * down if counts else 0))
     peak, log_sum = np.float64(number_at(peaks, k * step)), np.float64(number_at(logs, k * step))
@@ -46,25 +57,26 @@ def loss_of(p, down, peaks, logs, step, k, target, counts, own):
 
 
 @inlined
-def note_picked(x, targets, parts, losses, lanes, o, j, count, own, gain, ignore, none):
-    """The losses of neighbouring lanes, and what of ``loss_columns.Lanes`` their gradients need; whether all have one.
-
-    ``none`` is no class.
+def note_picked(x, targets, losses, found, part_step, lanes, o, j, count, own, gain, ignore):
+    """The losses of lanes that follow each other along the inner axis, or the outer one if that is all there is, and
+    what their gradients need: ``lanes.own``, ``factor`` and ``target``, NONE where there is no gradient; whether all
+    have one. What is ``found`` of a lane stands ``part_step`` numbers after what is found of the one before.
     """
-    step, down, part_step = x.strides[2] // x.itemsize, x.strides[1] // x.itemsize, parts.strides[2] // parts.itemsize
-    target_step, loss_step = targets.strides[1] // targets.itemsize, losses.strides[1] // losses.itemsize
-    p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
-    factors, peaks, logs = place(parts, o, OF_FACTOR, j), place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
+    along, down = _axis_of(x), x.strides[1] // x.itemsize
+    step, target_step = x.strides[2 * along] // x.itemsize, targets.strides[along] // targets.itemsize
+    loss_step = losses.strides[along] // losses.itemsize
+    p, given, to = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
     every = True
     for k in range(count):
         target = given[k * target_step]
         counts = target != ignore
-        found[k * loss_step] = loss_of(moved(p, k * step), down, peaks, logs, part_step, k, target, counts, own)
+        at = moved(p, k * step)
+        to[k * loss_step] = _loss_of(at, down, found.peak, found.log_sum, part_step, k, target, counts, own)
         shows = counts and gain != 0.0
-        factor = np.float64(number_at(factors, k * part_step)) * own * gain
+        factor = np.float64(number_at(found.factor, k * part_step)) * own * gain
         put(lanes.own, k, own * gain)
         put(lanes.factor, k, factor if shows else 0.0)
-        lanes.target[k] = target if shows else none
+        lanes.target[k] = target if shows else NONE
         every = every and shows
     return every
 
@@ -81,12 +93,12 @@ def loss_picked():
         target_step, loss_step = targets.strides[along] // targets.itemsize, losses.strides[along] // losses.itemsize
         while first < last:
             o, j, count = _in_line(x, first, last)
-            p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
+            p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
             peaks, logs = place(parts, o, OF_PEAK, j), place(parts, o, OF_LOG, j)
             for k in range(count):
                 target = given[k * target_step]
                 counts, at = target != ignore, moved(p, k * step)
-                found[k * loss_step] = loss_of(at, down, peaks, logs, part_step, k, target, counts, own)
+                found[k * loss_step] = _loss_of(at, down, peaks, logs, part_step, k, target, counts, own)
             first += count
 
     return compiled(sweep, "loss_picked", body=True)
@@ -103,7 +115,7 @@ def loss_certain(gradient):
         target_step, loss_step = targets.strides[along] // targets.itemsize, losses.strides[along] // losses.itemsize
         while first < last:
             o, j, count = _in_line(x, first, last)
-            p, given, found = place(x, o, 0, j), entry_at(targets, o, j), entry_at(losses, o, j)
+            p, given, found = place(x, o, 0, j), _entry_at(targets, o, j), _entry_at(losses, o, j)
             to = place(out, o, 0, j)
             for k in range(count):
                 value = number_at(p, k * step)

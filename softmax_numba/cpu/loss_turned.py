@@ -16,7 +16,8 @@ from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import KEEPER
 from softmax_numba.cpu.loss import options_from
-from softmax_numba.cpu.loss_noted import Found, Rows, note_rows
+from softmax_numba.cpu.loss_noted import blank_rows, note_rows
+from softmax_numba.cpu.loss_picked import NONE, Found
 from softmax_numba.cpu.memory import fence, filled, load, moved, number_at, put, store
 from softmax_numba.cpu.scales import scales_at
 from softmax_numba.cpu.settling import LOG, PEAK, SECOND
@@ -44,14 +45,14 @@ def loss_turned(compute):
             store(p, i, load_wide(p, i, 4) * factor)
 
     @inlined
-    def take_away(p, length, row, count, targets, rows, k):
-        """What the targets do, of ``count`` rows."""
+    def take_away(p, length, count, rows, k):
+        """What the targets do, of ``count`` rows from the tile's row ``k`` on."""
         for r in range(count):
-            if number_at(rows.shown, k + r) == 0.0:
+            if rows.target[k + r] == NONE:
                 for i in range(length):
                     put(p, i * width + r, 0.0)
             else:
-                at = targets[row + r, 0] * width + r
+                at = rows.target[k + r] * width + r
                 put(p, at, number_at(p, at) - number_at(rows.own, k + r))
 
     def sweep(x, targets, share, even, parts, losses, out, numbers, ignore, first, last, past_cache):
@@ -62,7 +63,7 @@ def loss_turned(compute):
         terms = moved(values, vectors * pitch)
         noted, summed = on_stack(zero, on_the_stack), on_stack(0.0, on_the_stack)
         slots, results = allocated(0.0, 16 * width), on_stack(0.0, most)
-        rows = Rows(on_stack(zero, most), on_stack(zero, most), on_stack(zero, most))
+        rows = blank_rows(zero, most)
         found = Found(moved(noted, SECOND * most), moved(noted, PEAK * most), moved(noted, LOG * most))
         stride, out_stride = x.strides[0], out.strides[0]
         waiting = nothing_waiting(place(out, first, 0, 0))
@@ -70,6 +71,7 @@ def loss_turned(compute):
             waiting = waiting_for(out, waiting.target, per_tile * length)
         for begin in range(first, last, per_tile):
             lanes = min(per_tile, last - begin)
+            # Without temperatures, nobody looks at the scales; nor, of rows, at a line in the stored type.
             tile = Tile(0, begin, lanes, values, pitch, width, scales_at(values, 0), values, terms, slots)
             p = values
             for k in range(0, lanes, width):
@@ -83,11 +85,11 @@ def loss_turned(compute):
                 waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))
             settle_block(lanes, tile.scales, None, noted, summed, most, results)
             store(rows.factor, (lanes - 1) // width * width, filled(rows.factor, 0.0))  # of rows that are not there
-            note_rows(x, targets, share, losses, begin, lanes, found, 1, options, ignore, rows)
+            note_rows(x, targets, share, losses, begin, lanes, found, options, ignore, rows)
             p = values
             for k in range(0, lanes, width):
                 map_vector(p, length, load(rows.factor, k))
-                take_away(p, length, begin + k, min(width, lanes - k), targets, rows, k)
+                take_away(p, length, min(width, lanes - k), rows, k)
                 p = moved(p, pitch)
             p = values
             for k in range(0, lanes, width):

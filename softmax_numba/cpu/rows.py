@@ -90,6 +90,31 @@ def blank_notes(like):
     )
 
 
+@inlined
+def lanes_ahead(group, lanes, lane_bytes):
+    """How many lanes ahead of a panel of ``group`` memory is asked for, of so many ``lanes``."""
+    if group < lanes:
+        return (AHEAD_BYTES // (group * lane_bytes) + 1) * group
+    return group
+
+
+@functools.cache
+def referring(width):
+    """Compiles the step from lanes' largest values to what their exponentials are relative to."""
+
+    @inlined
+    def refer_lanes(tops, count, notes, temperature):
+        for r in range(0, count, width):
+            top = largest_of_each(moved(tops, r * width), count - r)
+            ref = reference(safe_top(top), scale_for(notes.scales, r, width, temperature))
+            store(notes.top, r, top)
+            store(notes.shift, r, ref.shift)
+            store(notes.magic, r, ref.magic)
+            store(notes.floor, r, ref.floor)
+
+    return refer_lanes
+
+
 @functools.cache
 def panel_sums(operation):
     """Compiles the step from values to sums; a panel keeps the exponentials if those are what the operation maps."""
@@ -201,7 +226,7 @@ def rows(operation, compute):
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
     counts_ties = operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
-    doubles = 128 // width  # of a running sum
+    refer_lanes, doubles = referring(width), 128 // width  # of a running sum
     most = MOST_VECTORS * width
     square, sums = width * most, doubles * most
 
@@ -219,9 +244,7 @@ def rows(operation, compute):
         notes = blank_notes(zero)
         totals, results, left = on_stack(0.0, sums), on_stack(0.0, most), on_stack(0.0, most)
         step = x.strides[0] // x.itemsize if inner == 1 else 0
-        ahead = group
-        if group < last - first:
-            ahead = (AHEAD_BYTES // (group * length * x.itemsize) + 1) * group
+        ahead = lanes_ahead(group, last - first, length * x.itemsize)
         side_by_side = out.strides[1] == out.itemsize
         in_one = mask is None and not one_number and past_cache and inner == 1 and side_by_side
         in_one = in_one and out.strides[0] == length * out.itemsize < WAITING_ROW_BYTES
@@ -251,13 +274,7 @@ def rows(operation, compute):
                 if j == inner:
                     o, j = o + 1, 0
 
-            for r in range(0, count, width):
-                top = largest_of_each(moved(tops, r * width), count - r)
-                ref = reference(safe_top(top), scale_for(notes.scales, r, width, temperature))
-                store(notes.top, r, top)
-                store(notes.shift, r, ref.shift)
-                store(notes.magic, r, ref.magic)
-                store(notes.floor, r, ref.floor)
+            refer_lanes(tops, count, notes, temperature)
             later = place(x, begin + ahead, 0, 0)
             sum_panel(panel, count, vectors, notes, temperature, later, step, waiting, totals, ties)
             if in_one:

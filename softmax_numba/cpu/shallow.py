@@ -257,13 +257,11 @@ def shallow_columns(operation, compute):
             )
             while k < stop:
                 left = lanes_in_vector(k, stop, width, shift)
-                while pairs and left == width and k + 2 * width <= stop:
+                if pairs and left == width and k + 2 * width <= stop:
                     scale = scale_for(scales, 0, width, temperature)
                     two_of_two(given, k, moved(to_upper, k), to_step, terms, scale, past_cache)
                     k += 2 * width
-                if k == stop:
-                    break
-                left = lanes_in_vector(k, stop, width, shift)
+                    continue
                 if temperature is not None:
                     for i in range(width):  # lanes that fill up the vector take the last one's
                         note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))

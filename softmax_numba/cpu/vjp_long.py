@@ -16,7 +16,7 @@ from softmax_numba.cpu.settling import HIGH, LOW, TIES, TOP
 from softmax_numba.cpu.sums import sum_after
 from softmax_numba.cpu.vjp import one_like
 from softmax_numba.cpu.vjp_steps import (
-    Due,
+    block_sum,
     lies_side_by_side,
     release_all,
     row_steps,
@@ -31,8 +31,9 @@ def vjp_long(backward, compute):
     place; SETTLE the lane's in ``numbers[TOP, 0]``, and in ``results`` whether MAP has to look; that one writes."""
     width = 64 // np.dtype(compute).itemsize
     likely, looks = backward.finite or backward.steps, backward.finite is not None
-    add_guarded, _, _, map_guarded = row_steps(backward.steps, width, 0)
-    add_up, due_of, finish, map_piece = row_steps(likely, width, 0)
+    add_up, add_guarded = block_sum(likely, width), block_sum(backward.steps, width)
+    _, due_of, finish, map_piece = row_steps(likely, width, 0)
+    _, _, _, map_guarded = row_steps(backward.steps, width, 0)
 
     def part(y, dy, temperature, out, o, j, begin, end, numbers, sums, results, left, step, past_cache):
         length = y.shape[1]
@@ -50,21 +51,19 @@ def vjp_long(backward, compute):
         p, q, to = place(y, o, 0, j), place(dy, o, 0, j), place(out, o, 0, j)
         inverse = scale_of(compute(0), temperature_of(temperature, o, j)).inverse
         stages = stages_for(y, dy, out)
-        nothing = Due(p, q, to, 0, 0, compute(0), inverse, 0)
-        nothing_staged = Due(stages[0], stages[1], stages[2], 0, 0, compute(0), inverse, 0)
         if step == REDUCE:
             for b in range(begin, end):
                 start = b * BLOCK
                 stop = min(length, start + BLOCK)
                 if direct:
-                    total = add_up(p, q, start, stop, (0.0, 0.0), nothing, one, past_cache, False)
+                    total = add_up(p, q, start, stop, (0.0, 0.0), past_cache, None)
                 else:
                     given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
-                    total = add_up(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False, False)
+                    total = add_up(given, other, 0, stop - start, (0.0, 0.0), False, None)
                 numbers[TIES, b] = 0.0
                 if looks and not math.isfinite(compute(total[0] + total[1])):
                     given, other = staged(y, dy, o, start, j, stop - start, stages[0], stages[1])
-                    total = add_guarded(given, other, 0, stop - start, (0.0, 0.0), nothing_staged, one, False, False)
+                    total = add_guarded(given, other, 0, stop - start, (0.0, 0.0), False, None)
                     numbers[TIES, b] = 1.0
                 sums[HIGH, b], sums[LOW, b] = total
         else:

@@ -81,15 +81,40 @@ def staged(y, dy, o, start, j, count, stage, other):
     return row_at(y, None, o, start, j, count, stage)[0], row_at(dy, None, o, start, j, count, other)[0]
 
 
-@functools.cache
-def row_steps(steps, width, asking_to, weaves=False):
-    """Compiles the sum over a stretch of a row, and its cotangents; rows of up to so many bytes ask for the next.
+@inlined
+def _no_work(meanwhile, i):
+    pass
 
-    What is due is written while a row is added up if it ``weaves``: else LLVM would keep registers for what there is
-    none of, and put the sum's on the stack (1.4x as long on a Zen 3).
-    """
-    cotangent, wide = steps.cotangent, 4 * width
+
+@functools.cache
+def block_sum(steps, width, work=_no_work):
+    """Compiles the sum over a stretch of a row; ``work(meanwhile, i)`` is done for each of its quads."""
+    wide = 4 * width
     _, with_quad, with_rest = row_sums(steps, width, first_term_of(steps.term))
+
+    @inlined
+    def add_up(y, dy, start, end, before, asks, meanwhile):
+        """The sum, high and low, of what was ``before`` and a block; it ``asks`` memory for what comes next."""
+        zero = filled(y, 0.0)
+        total = as_total(zero)
+        i = start
+        while i + wide <= end:
+            total = with_quad(zero, total, y, dy, i)
+            if asks:
+                for k in range(4):
+                    prefetch(y, i + AHEAD + k * width)
+                    prefetch(dy, i + AHEAD + k * width)
+            work(meanwhile, i)
+            i += wide
+        return sum_after(before, collapsed(zero, with_rest(zero, total, y, dy, i, end)))
+
+    return add_up
+
+
+@functools.cache
+def row_steps(steps, width, asking_to):
+    """Compiles the cotangents of a stretch of a row; rows of up to so many bytes ask for the next."""
+    cotangent, wide = steps.cotangent, 4 * width
 
     @inlined
     def write_quad(due, i, one, past_cache):
@@ -106,22 +131,10 @@ def row_steps(steps, width, asking_to, weaves=False):
                 store(due.out, i, result)
 
     @inlined
-    def add_up(y, dy, start, end, before, due, one, asks, past_cache):
-        """The sum, high and low, of what was ``before`` and a block; meanwhile, if it weaves, a quad of what is due is
-        written for each of its quads."""
-        zero = filled(y, 0.0)
-        total = as_total(zero)
-        i = start
-        while i + wide <= end:
-            total = with_quad(zero, total, y, dy, i)
-            if asks:
-                for k in range(4):
-                    prefetch(y, i + AHEAD + k * width)
-                    prefetch(dy, i + AHEAD + k * width)
-            if weaves:
-                write_quad(due, i, one, past_cache)
-            i += wide
-        return sum_after(before, collapsed(zero, with_rest(zero, total, y, dy, i, end)))
+    def write_meanwhile(meanwhile, i):
+        """The same for :func:`block_sum`."""
+        due, one, past_cache = meanwhile
+        write_quad(due, i, one, past_cache)
 
     @inlined
     def due_of(y, dy, count, out, total, inverse, one, asks, past_cache):
@@ -160,4 +173,4 @@ def row_steps(steps, width, asking_to, weaves=False):
         for i in range(count):
             put(place(out, o, start + i, j), 0, number_at(result, i))
 
-    return add_up, due_of, finish, map_piece
+    return write_meanwhile, due_of, finish, map_piece
