@@ -95,7 +95,12 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
 
     def door_for(name: str) -> entering.Door | None:
         if name not in doors:
-            doors[name] = door.door(operation, name) if name and handed.readable() else None
+            if not name or not handed.readable():
+                doors[name] = None
+            elif not door.is_worth_making():
+                return None
+            else:
+                doors[name] = door.door(operation, name)
         return doors[name]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:

@@ -19,10 +19,9 @@ from softmax_numba.arguments import (
     one_device,
 )
 from softmax_numba.calls import MOST_TRIES, no_door, plain
-from softmax_numba.cpu import entering, handed, vjp_sweeps
+from softmax_numba.cpu import entering, handed, vjp_door, vjp_sweeps
 from softmax_numba.cpu.sweeps import DONE
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
-from softmax_numba.cpu.vjp_door import vjp_door
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
 from softmax_numba.lanes import as_lanes, in_c_order, lane_numbers, lane_shape, reduced_axes, split, write_back
 
@@ -162,7 +161,12 @@ def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray 
 
     def door_for(name: str) -> entering.Door | None:
         if name not in doors:
-            doors[name] = vjp_door(backward, name) if name and handed.readable() else None
+            if not name or not handed.readable():
+                doors[name] = None
+            elif not vjp_door.is_worth_making():
+                return None
+            else:
+                doors[name] = vjp_door.vjp_door(backward, name)
         return doors[name]
 
     def large(y: np.ndarray, dy: np.ndarray, axis: Any, out: Any) -> np.ndarray | None:

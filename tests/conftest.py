@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # The first call of a signature compiles, for seconds: a deadline would measure the compiler.
@@ -16,3 +17,12 @@ FIRST = ("tests/test_machine_code.py::", "tests/test_gpu.py::test_in_the_simulat
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def after_the_first_call():
+    """A process's first call has no door made (entering.py); which test that is would be chance."""
+    from softmax_numba.cpu import door, vjp_door
+
+    door.is_worth_making()
+    vjp_door.is_worth_making()

@@ -126,6 +126,26 @@ def check(*shapes):
         run(f"check(*{shapes})", before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("door", "call"), [("door", "softmax(x)"), ("vjp_door", "log_softmax_vjp(x, x)")], ids=["forward", "back"]
+)
+def test_a_first_call_has_no_door_made_but_takes_one_from_disk(tmp_path, door, call):
+    """Compiling it would take as long as what that call needs."""
+    before = """
+import numpy as np
+from softmax_numba import functions, gradients, log_softmax_vjp, softmax
+x = np.ones((3, 8), np.float32)
+"""
+
+    def doors_after(program):
+        run(program, before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
+        return sum(file.name.startswith(f"{door}-") for file in tmp_path.rglob("*"))
+
+    assert doors_after(call) == 0
+    assert doors_after(f"{call}; {call}") == 1
+    doors_after(f"functions.general = gradients._vjp = None; {call}")  # there is no other way
+
+
 # --- the key ------------------------------------------------------------------------
 
 

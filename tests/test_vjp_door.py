@@ -33,7 +33,7 @@ def taken(monkeypatch):
     def recorded(backward, storage):
         return found.watched(make(backward, storage), vjp_door.FOLD)
 
-    monkeypatch.setattr(gradients, "vjp_door", recorded)
+    monkeypatch.setattr(vjp_door, "vjp_door", recorded)
     monkeypatch.setattr(gradients, "_vjp", found.counted(gradients._vjp))
     for name, backward in BACKWARDS.items():
         monkeypatch.setattr(gradients, f"_small_{name}_vjp", gradients._short_way(backward))

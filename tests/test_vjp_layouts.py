@@ -234,7 +234,7 @@ def test_every_way_through_lanes_is_taken(name, monkeypatch, nobody_awake):
         return run(*call)
 
     def new_door(backward, storage):
-        made.append(vjp_door.vjp_door.__wrapped__(backward, storage))
+        made.append(new(backward, storage))
         return made[-1]
 
     def forget():
@@ -243,10 +243,10 @@ def test_every_way_through_lanes_is_taken(name, monkeypatch, nobody_awake):
         for door in made:
             door.numbers[: vjp_door.FOLD] = 0
 
-    made = []
+    made, new = [], vjp_door.vjp_door.__wrapped__
     monkeypatch.setattr(vjp_sweeps, "body_of", recorded(""))
     monkeypatch.setattr(vjp_door, "body_of", recorded("door of "))
-    monkeypatch.setattr(gradients, "vjp_door", new_door)
+    monkeypatch.setattr(vjp_door, "vjp_door", new_door)
     backward = {"softmax": gradients.SOFTMAX_VJP, "log_softmax": gradients.LOG_SOFTMAX_VJP}[name]
     monkeypatch.setattr(gradients, f"_small_{name}_vjp", gradients._short_way(backward))
     monkeypatch.setattr(sharing.crew, "begin", lambda values: 0)

@@ -134,6 +134,14 @@ def keep_content(file: Path, content: bytes) -> None:
                 os.unlink(temporary)
 
 
+def file_of(name: str, signature: object) -> Path | None:
+    """Where the kernel of that name is kept for a signature; None where none can be."""
+    path = folder()
+    if path is None:
+        return None
+    return path / f"{name}-{_DIGEST(repr(signature).encode()).hexdigest()[:16]}{_SUFFIX}"
+
+
 class _KernelCache(_Cache):
     """Numba's cache interface over one file a kernel and signature."""
 
@@ -145,15 +153,8 @@ class _KernelCache(_Cache):
         path = folder()
         return None if path is None else str(path)
 
-    def _file(self, signature: object) -> Path | None:
-        path = folder()
-        if path is None:
-            return None
-        digest = _DIGEST(repr(signature).encode()).hexdigest()[:16]
-        return path / f"{self._name}-{digest}{_SUFFIX}"
-
     def load_overload(self, sig: Any, target_context: Any) -> CompileResult | None:
-        file = self._file(sig)
+        file = file_of(self._name, sig)
         if file is None:
             return None
         # Whatever stands in a cache file, the worst that it may cost is a compilation.
@@ -167,7 +168,7 @@ class _KernelCache(_Cache):
         return None
 
     def save_overload(self, sig: object, data: Any) -> None:
-        file = self._file(sig)
+        file = file_of(self._name, sig)
         # Code with addresses of this process in it (a ctypes function, say) would crash the next.
         if file is None or data.library.has_dynamic_globals:
             return

@@ -58,6 +58,13 @@ SINGLE, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
 # takes a logarithm of each.
 DTYPE, ITEMSIZE, ONE_NUMBER, LOGARITHMS, NUMBERS = range(PARTS, PARTS + 5)
 
+_GIVEN = "door", *[Handed()] * 4  # a name, x, the axis, out and a door's numbers
+
+
+def is_worth_making() -> bool:
+    """Whether a call shall have a door made."""
+    return entering.is_worth_making(*_GIVEN)
+
 
 @once
 def door(operation: Operation, storage: str) -> Door:
@@ -174,4 +181,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, "door", *[Handed()] * 4)
+    return entering.entry_of(enter, *_GIVEN)

@@ -7,7 +7,7 @@ import numpy as np
 from numba import types
 
 from softmax_numba.cpu import crew
-from softmax_numba.cpu.compiled import compiled_for, once
+from softmax_numba.cpu.compiled import compiled_for, file_of, once
 from softmax_numba.cpu.handed import (
     DESCRIPTION,
     TYPE,
@@ -94,6 +94,19 @@ def steps() -> Steps:
         return done, failed
 
     return Steps(is_array_of, place_of_axis, crew_numbers, carry_out)
+
+
+_asked_for: set[tuple[str, tuple[types.Type, ...]]] = set()
+
+
+def is_worth_making(name: str, *given: types.Type) -> bool:
+    """Whether a call shall have a door made that is given such objects and numbers: not the first of a process, unless
+    the door is on disk. Compiling it takes as long as compiling a sweep, and there is another way."""
+    file = file_of(name, given)
+    if (name, given) in _asked_for or (file is not None and file.exists()):
+        return True
+    _asked_for.add((name, given))
+    return False
 
 
 def entry_of(enter: Callable[..., Any], name: str, *given: types.Type) -> Callable[..., Any]:

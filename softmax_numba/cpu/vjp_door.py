@@ -36,6 +36,13 @@ from softmax_numba.dtypes import dtype_of
 FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 4)
 DTYPE, ITEMSIZE, NUMBERS = range(PARTS, PARTS + 3)
 
+_GIVEN = "vjp_door", *[Handed()] * 5  # a name, y, dy, the axis, out and a door's numbers
+
+
+def is_worth_making() -> bool:
+    """Whether a call shall have a door made."""
+    return entering.is_worth_making(*_GIVEN)
+
 
 @once
 def vjp_door(backward: Backward, storage: str) -> Door:
@@ -148,4 +155,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, "vjp_door", *[Handed()] * 5)
+    return entering.entry_of(enter, *_GIVEN)
