@@ -17,7 +17,7 @@ from softmax_numba.arguments import (
     one_device,
     within_reach,
 )
-from softmax_numba.cpu import door, entering, handed, sweeps, threads
+from softmax_numba.cpu import door, entering, sweeps, threads
 from softmax_numba.cpu.lane import SOFTMAX, Operation
 from softmax_numba.cpu.plan import PARALLEL_FROM, plan, plan_in_c_order
 from softmax_numba.dtypes import FLOATS, compute_name, dtype_of, for_kernel, name_of, result_name, with_own_dtype
@@ -51,7 +51,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     """
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
     done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, entering.OTHER, entering.LARGE
-    doors: dict[str, entering.Door | None] = {}
+    door_for = entering.doors_by_dtype(lambda name: door.door(operation, name), door.is_worth_making)
     last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = no_door, None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:
@@ -92,16 +92,6 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
                 asked.make(said - entering.MISSING)
             enter, numbers = way = asked.enter, asked.numbers
         return None
-
-    def door_for(name: str) -> entering.Door | None:
-        if name not in doors:
-            if not name or not handed.readable():
-                doors[name] = None
-            elif not door.is_worth_making():
-                return None
-            else:
-                doors[name] = door.door(operation, name)
-        return doors[name]
 
     def large(x: np.ndarray, axis: int, out: Any) -> np.ndarray | None:
         """The same by a plan."""

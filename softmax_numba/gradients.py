@@ -19,7 +19,7 @@ from softmax_numba.arguments import (
     one_device,
 )
 from softmax_numba.calls import MOST_TRIES, no_door, plain
-from softmax_numba.cpu import entering, handed, vjp_door, vjp_sweeps
+from softmax_numba.cpu import entering, vjp_door, vjp_sweeps
 from softmax_numba.cpu.sweeps import DONE
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP, Backward
 from softmax_numba.dtypes import compute_name, dtype_of, for_kernel, result_name, with_own_dtype
@@ -124,7 +124,7 @@ def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray 
     else. As :func:`softmax_numba.calls.short_way` is for the operations."""
     ndarray, empty_like = np.ndarray, np.empty_like
     done, many_values = DONE, entering.LARGE
-    doors: dict[str, entering.Door | None] = {}
+    door_for = entering.doors_by_dtype(lambda name: vjp_door.vjp_door(backward, name), vjp_door.is_worth_making)
     last: tuple[Callable[..., int], np.ndarray | None] = no_door, None
 
     def call(y: Any, dy: Any, axis: Any, out: Any) -> np.ndarray | None:
@@ -158,16 +158,6 @@ def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray 
                 asked.make(said - entering.MISSING)
             enter, numbers = way = asked.enter, asked.numbers
         return None
-
-    def door_for(name: str) -> entering.Door | None:
-        if name not in doors:
-            if not name or not handed.readable():
-                doors[name] = None
-            elif not vjp_door.is_worth_making():
-                return None
-            else:
-                doors[name] = vjp_door.vjp_door(backward, name)
-        return doors[name]
 
     def large(y: np.ndarray, dy: np.ndarray, axis: Any, out: Any) -> np.ndarray | None:
         """The same by a plan."""

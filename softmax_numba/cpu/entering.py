@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from softmax_numba.cpu import crew
+from softmax_numba.cpu import crew, handed
 from softmax_numba.cpu.compiled import compiled_for, file_of, once
 from softmax_numba.cpu.handed import (
     DESCRIPTION,
@@ -107,6 +107,24 @@ def is_worth_making(name: str, *given: types.Type) -> bool:
         return True
     _asked_for.add((name, given))
     return False
+
+
+def doors_by_dtype(make: Callable[[str], Door], is_worth_making: Callable[[], bool]) -> Callable[[str], Door | None]:
+    """``door_for(name)``: the door of an operation for the dtype of that name; None for no name, where doors cannot
+    be, and as long as none is worth making."""
+    doors: dict[str, Door | None] = {}
+
+    def door_for(name: str) -> Door | None:
+        if name not in doors:
+            if not name or not handed.readable():
+                doors[name] = None
+            elif not is_worth_making():
+                return None
+            else:
+                doors[name] = make(name)
+        return doors[name]
+
+    return door_for
 
 
 def entry_of(enter: Callable[..., Any], name: str, *given: types.Type) -> Callable[..., Any]:
