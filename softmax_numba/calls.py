@@ -51,7 +51,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     """
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
     done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, entering.OTHER, entering.LARGE
-    door_for = entering.doors_by_dtype(lambda name: door.door(operation, name), door.is_worth_making)
+    door_for = entering.doors_by_dtype(lambda name: door.door(operation, name), door.ENTRY)
     last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = no_door, None
 
     def call(x: Any, axis: Any, out: Any) -> np.ndarray | None:

@@ -124,7 +124,7 @@ def _short_way(backward: Backward) -> Callable[[Any, Any, Any, Any], np.ndarray 
     else. As :func:`softmax_numba.calls.short_way` is for the operations."""
     ndarray, empty_like = np.ndarray, np.empty_like
     done, many_values = DONE, entering.LARGE
-    door_for = entering.doors_by_dtype(lambda name: vjp_door.vjp_door(backward, name), vjp_door.is_worth_making)
+    door_for = entering.doors_by_dtype(lambda name: vjp_door.vjp_door(backward, name), vjp_door.ENTRY)
     last: tuple[Callable[..., int], np.ndarray | None] = no_door, None
 
     def call(y: Any, dy: Any, axis: Any, out: Any) -> np.ndarray | None:

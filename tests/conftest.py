@@ -22,7 +22,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def after_the_first_call():
     """A process's first call has no door made (entering.py); which test that is would be chance."""
-    from softmax_numba.cpu import door, vjp_door
+    from softmax_numba.cpu import door, entering, vjp_door
 
-    door.is_worth_making()
-    vjp_door.is_worth_making()
+    entering.is_worth_making(*door.ENTRY)
+    entering.is_worth_making(*vjp_door.ENTRY)

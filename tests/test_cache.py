@@ -18,7 +18,7 @@ from caches import place as place
 from numba import types
 from processes import CALLS, WATCH, run
 
-from softmax_numba.cpu import compiled
+from softmax_numba.cpu import compiled, door, entering, vjp_door
 
 
 @pytest.fixture
@@ -127,9 +127,9 @@ def check(*shapes):
 
 
 @pytest.mark.parametrize(
-    ("door", "call"), [("door", "softmax(x)"), ("vjp_door", "log_softmax_vjp(x, x)")], ids=["forward", "back"]
+    ("name", "call"), [("door", "softmax(x)"), ("vjp_door", "log_softmax_vjp(x, x)")], ids=["forward", "back"]
 )
-def test_a_first_call_has_no_door_made_but_takes_one_from_disk(tmp_path, door, call):
+def test_a_first_call_has_no_door_made_but_takes_one_from_disk(tmp_path, name, call):
     """Compiling it would take as long as what that call needs."""
     before = """
 import numpy as np
@@ -139,11 +139,18 @@ x = np.ones((3, 8), np.float32)
 
     def doors_after(program):
         run(program, before=before, SOFTMAX_NUMBA_CACHE_DIR=tmp_path)
-        return sum(file.name.startswith(f"{door}-") for file in tmp_path.rglob("*"))
+        return sum(file.name.startswith(f"{name}-") for file in tmp_path.rglob("*"))
 
     assert doors_after(call) == 0
     assert doors_after(f"{call}; {call}") == 1
     doors_after(f"functions.general = gradients._vjp = None; {call}")  # there is no other way
+
+
+def test_a_second_call_has_a_door_made_where_none_can_be_kept(monkeypatch):
+    monkeypatch.setattr(entering, "file_of", lambda name, given: None)
+    monkeypatch.setattr(entering, "_asked_for", set())
+    assert [entering.is_worth_making(*door.ENTRY) for _ in range(3)] == [False, True, True]
+    assert not entering.is_worth_making(*vjp_door.ENTRY)
 
 
 # --- the key ------------------------------------------------------------------------

@@ -133,11 +133,16 @@ def test_few_values_that_take_long_are_shared(name, shape, dtype):
     assert same_bits(joined(lambda: function(x, where=np.ones_like(x, bool))), expected)
 
 
+def few_values():
+    """Logits, of which there are few for what their losses take, and targets."""
+    x = normal((CREW_FROM // 10, 2), np.float32)
+    return x, np.random.default_rng(1).integers(0, 2, len(x))
+
+
 @pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}], ids=["plain", "smoothed"])
 def test_losses_of_few_values_are_shared(options):
     """By the door, and by the way of all options."""
-    x = normal((CREW_FROM // 10, 2), np.float32)
-    targets = np.random.default_rng(1).integers(0, 2, len(x))
+    x, targets = few_values()
     with one_thread():
         expected = softmax_numba.cross_entropy(x, targets, **options)
     assert joined(lambda: softmax_numba.cross_entropy(x, targets, **options)) == expected
@@ -146,8 +151,7 @@ def test_losses_of_few_values_are_shared(options):
 @pytest.mark.parametrize("options", [{}, {"z_loss": 0.1}], ids=["plain", "with z-loss"])
 def test_gradients_of_few_values_are_shared(options):
     """Also where one look is all there is."""
-    x = normal((CREW_FROM // 10, 2), np.float32)
-    targets = np.random.default_rng(1).integers(0, 2, len(x))
+    x, targets = few_values()
     with one_thread():
         expected = softmax_numba.cross_entropy_and_grad(x, targets, **options)
     loss, gradient = joined(lambda: softmax_numba.cross_entropy_and_grad(x, targets, **options))

@@ -58,12 +58,8 @@ SINGLE, FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 5)
 # takes a logarithm of each.
 DTYPE, ITEMSIZE, ONE_NUMBER, LOGARITHMS, NUMBERS = range(PARTS, PARTS + 5)
 
-_GIVEN = "door", *[Handed()] * 4  # a name, x, the axis, out and a door's numbers
-
-
-def is_worth_making() -> bool:
-    """Whether a call shall have a door made."""
-    return entering.is_worth_making(*_GIVEN)
+# What all doors are entered by: its name, and that it is given x, the axis, out and a door's numbers.
+ENTRY = "door", *[Handed()] * 4
 
 
 @once
@@ -181,4 +177,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, *_GIVEN)
+    return entering.entry_of(enter, *ENTRY)

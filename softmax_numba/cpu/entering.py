@@ -96,29 +96,29 @@ def steps() -> Steps:
     return Steps(is_array_of, place_of_axis, crew_numbers, carry_out)
 
 
-_asked_for: set[tuple[str, tuple[types.Type, ...]]] = set()
+_asked_for: set[str] = set()
 
 
 def is_worth_making(name: str, *given: types.Type) -> bool:
-    """Whether a call shall have a door made that is given such objects and numbers: not the first of a process, unless
-    the door is on disk. Compiling it takes as long as compiling a sweep, and there is another way."""
+    """Whether a call shall have :func:`entry_of` compiled under a name: not the first of a process, unless it is on
+    disk. That takes as long as compiling a sweep, and there is another way."""
     file = file_of(name, given)
-    if (name, given) in _asked_for or (file is not None and file.exists()):
+    if name in _asked_for or (file is not None and file.exists()):
         return True
-    _asked_for.add((name, given))
+    _asked_for.add(name)
     return False
 
 
-def doors_by_dtype(make: Callable[[str], Door], is_worth_making: Callable[[], bool]) -> Callable[[str], Door | None]:
+def doors_by_dtype(make: Callable[[str], Door], entry: tuple[Any, ...]) -> Callable[[str], Door | None]:
     """``door_for(name)``: the door of an operation for the dtype of that name; None for no name, where doors cannot
-    be, and as long as none is worth making."""
+    be, and as long as what they are entered by is not worth making."""
     doors: dict[str, Door | None] = {}
 
     def door_for(name: str) -> Door | None:
         if name not in doors:
             if not name or not handed.readable():
                 doors[name] = None
-            elif not is_worth_making():
+            elif not is_worth_making(*entry):
                 return None
             else:
                 doors[name] = make(name)

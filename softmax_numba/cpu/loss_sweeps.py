@@ -299,10 +299,8 @@ def run(
 
 def _call(how: Arrangement, normalise: int, shares: int, given: np.ndarray, noted: np.ndarray, arguments: Any) -> None:
     of_pass = (normalise, body_of_losses(how.kernel), given, noted, arguments, how.of_unit, how.size)
-    work, past_cache = (
-        work_of(given.size, noted.size // PARTS, given.itemsize, how.kernel.form != "certain"),
-        how.past_cache,
-    )
+    logarithms, past_cache = how.kernel.form != "certain", how.past_cache
+    work = work_of(given.size, noted.size // PARTS, given.itemsize, logarithms)
     most = shares if how.plan.across else how.units
     if most > 1 and crew.together(
         lambda: _body_of_pass(how.kernel), lambda: _leader(how.kernel), of_pass, work, how.units, most, past_cache

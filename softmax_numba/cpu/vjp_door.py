@@ -36,12 +36,8 @@ from softmax_numba.dtypes import dtype_of
 FOLD, LEAD_LANES, SHARE, PARTS = range(len(SWEEPS), len(SWEEPS) + 4)
 DTYPE, ITEMSIZE, NUMBERS = range(PARTS, PARTS + 3)
 
-_GIVEN = "vjp_door", *[Handed()] * 5  # a name, y, dy, the axis, out and a door's numbers
-
-
-def is_worth_making() -> bool:
-    """Whether a call shall have a door made."""
-    return entering.is_worth_making(*_GIVEN)
+# What all doors are entered by: its name, and that it is given y, dy, the axis, out and a door's numbers.
+ENTRY = "vjp_door", *[Handed()] * 5
 
 
 @once
@@ -155,4 +151,4 @@ def _enter() -> Callable[..., int]:
             raise MemoryError("no memory for a buffer")
         return DONE if done else LARGE
 
-    return entering.entry_of(enter, *_GIVEN)
+    return entering.entry_of(enter, *ENTRY)
