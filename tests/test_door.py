@@ -63,7 +63,7 @@ SHAPES = {
     ((9, 8, 7), -1): SHORT,
     ((9, 8, 7), 1): NARROW,
     ((2, LONGEST_NARROW + 1, 7), 1): ROWS,
-    ((BLOCK // 64, 64), -1): ROWS,
+    ((FEWEST_SHORT - 1, 64), -1): ROWS,
     ((50, 200), -1): WOVEN,  # but for 16-bit floats and single numbers
     ((3, 2, 1000), -1): WOVEN,
     ((LONGEST_SHALLOW, 20), 0): SHALLOW,

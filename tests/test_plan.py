@@ -12,7 +12,12 @@ from softmax_numba.cpu import sweeps, threads
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import CREW_FROM, LOG_VALUES, LONG_FROM, PARALLEL_FROM, plan, work_of
 
-WAITING_ROWS = "woven" if planning.WEAVES_WAITING else "rows"
+MANY_REGISTERS = planning.REGISTER_BITS == 512
+# What rows of two or three vectors get, and what float64 ones do that wait, by the number of registers.
+TURNED, TURNED_OR_WOVEN = ("rows", "woven") if MANY_REGISTERS else ("short", "short")
+LONGEST_SHORT = 32 if MANY_REGISTERS else 128
+# Of float32, neither short nor long enough to be woven.
+MIDDLING = 40 if MANY_REGISTERS else 120
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
@@ -83,6 +88,32 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("registers", "itemsize", "one_number", "in_cache", "past_cache"),
+    [
+        (16, 2, False, 40, 48),
+        (16, 4, False, 48, 112),
+        (16, 8, False, 64, 112),
+        *((16, itemsize, True, 112, 112) for itemsize in (2, 4)),
+        (16, 8, True, 128, 128),
+        *((32, itemsize, one, 32, 32) for itemsize in (2, 4) for one in (False, True)),
+        *((32, 8, one, 24, 24) for one in (False, True)),
+    ],
+)
+def test_how_long_short_rows_are(registers, itemsize, one_number, in_cache, past_cache, monkeypatch):
+    monkeypatch.setattr(planning, "REGISTER_BITS", 512 if registers == 32 else 256)
+
+    def is_short(lanes, length):
+        found = planning.sweep_over(lanes, length, 1, itemsize, True, one_number, True, True)
+        return planning.SWEEPS[found] == "short"
+
+    few = planning.FEWEST_SHORT
+    assert is_short(few, 2) and not is_short(few - 1, 2)
+    assert is_short(few, in_cache) and not is_short(few, in_cache + 1)
+    many = planning.PAST_CACHE_BYTES // (past_cache * itemsize) + 1
+    assert is_short(many, past_cache) and not is_short(many, past_cache + 1)
+
+
+@pytest.mark.parametrize(
     ("lanes", "dtype", "sweep", "shared", "past_cache"),
     [
         pytest.param((1, 10), np.float32, "rows", False, False, id="one short lane"),
@@ -90,14 +121,15 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
         pytest.param((64, 200), np.float32, "woven", False, False, id="a batch"),
         pytest.param((1024, 1000), np.float32, "woven", True, False, id="a classifier's head"),
         pytest.param((1024, 1000), np.float16, "rows", True, False, id="a classifier's head in float16"),
-        pytest.param((400_000, 41), np.float32, "rows", True, True, id="neither short nor long enough to be woven"),
+        pytest.param((400_000, 41), np.float32, TURNED, True, True, id="rows of three vectors"),
+        pytest.param((65_536, MIDDLING), np.float32, "rows", True, True, id="neither short nor to be woven"),
         pytest.param((256, 50_257), np.float32, "blocks", True, True, id="GPT-2's vocabulary"),
         pytest.param((16, 50_257), np.float16, "blocks", True, False, id="a large vocabulary, within the cache"),
         pytest.param((256, 128_256), np.float16, "blocks", True, True, id="Llama 3's vocabulary"),
         pytest.param((1_000_000, 8), np.float32, "short", True, True, id="a router"),
         pytest.param((1_000_000, 16), np.float64, "short", True, True, id="a mixture model"),
-        pytest.param((1_000_000, 32), np.float32, "short", True, True, id="the longest short rows"),
-        pytest.param((1_000_000, 32), np.float64, WAITING_ROWS, True, True, id="too long to be short in float64"),
+        pytest.param((1_000_000, 32), np.float32, "short", True, True, id="two vectors"),
+        pytest.param((1_000_000, 32), np.float64, TURNED_OR_WOVEN, True, True, id="four vectors of float64"),
         pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, MIDDLE, True, True, id="a segmentation map along axis 1"),
         pytest.param(
@@ -155,7 +187,7 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
     if found.sweep == "short":
-        assert length <= 32 and side_by_side and inner == 1 and turnable
+        assert length <= LONGEST_SHORT and side_by_side and inner == 1 and turnable
     if found.sweep == "narrow":
         assert 1 < inner < 8 and length <= 200 and columnar and not side_by_side
     if found.sweep in ACROSS:
@@ -216,9 +248,9 @@ CALLS = {
     "short, serial": ((300, 7), 1, ("short", False, False)),
     "short, shared": ((30_000, 9), 1, ("short", True, False)),
     "short, shared, past the cache": ((300_000, 5), 1, ("short", True, True)),
-    "rows, serial": ((9, 40), 1, ("rows", False, False)),
-    "rows, shared": ((3000, 40), 1, ("rows", True, False)),
-    "rows, shared, past the cache": ((30_000, 40), 1, ("rows", True, True)),
+    "rows, serial": ((9, MIDDLING), 1, ("rows", False, False)),
+    "rows, shared": ((3000, MIDDLING), 1, ("rows", True, False)),
+    "rows, shared, past the cache": ((30_000, MIDDLING), 1, ("rows", True, True)),
     "woven, serial": ((9, 600), 1, ("woven", False, False)),
     "woven, shared": ((400, 200), 1, ("woven", True, False)),
     "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
@@ -237,7 +269,7 @@ CALLS = {
     "narrow, shared": ((3000, 10, 3), 1, ("narrow", True, False)),
     "narrow, shared, past the cache": ((30_000, 20, 2), 1, ("narrow", True, True)),
     "few columns": ((20_000, 5), 0, ("blocks", True, False)),
-    "few short columns": ((2000, 5, 9, 1), (1, 2), ("rows", True, False)),
+    "few short columns": ((2000, 5, MIDDLING // 5, 1), (1, 2), ("rows", True, False)),
     "blocks, serial": ((3, 5000), 1, ("blocks", False, False)),
     "blocks, shared": ((20, 10_000), 1, ("blocks", True, False)),
     "blocks, shared, past the cache": ((20, 60_000), 1, ("blocks", True, True)),

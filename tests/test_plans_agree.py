@@ -217,7 +217,7 @@ def test_columns_in_any_place(name, dtype, length, inner, outer, spare, shares, 
 @pytest.mark.parametrize("past_cache", [False, True])
 def test_short_rows_of_every_length(name, dtype, past_cache):
     """Every remainder of a vector, whole and broken groups of rows, with and without temperatures."""
-    for length in range(2, 34):
+    for length in (*range(2, 34), 41, 48, 49, 63, 64, 65, 100, 111, 112, 113, 127, 128):
         for count in (15, 16, 17, 130):
             x = lanes_of(count, length, dtype)
             heated = length % 3 == 0 and name != "logsumexp"

@@ -36,7 +36,8 @@ every_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 
 # One class; fewer lanes than fill a tile of short rows, as many, and some more; rows of a vector and less, and of many;
 # rows of more than a block; one axis, and more than two.
-SHAPES = [(5, 1), (3, 7), (64, 7), (200, 10), (1000, 2), (9, 16), (9, 33), (2, 4097), (1, 60_000), (40,), (3, 5, 11)]
+SHAPES = [(5, 1), (3, 7), (64, 7), (200, 10), (1000, 2), (9, 16), (9, 33), (70, 41), (101, 100), (2, 4097), (1, 60_000)]
+SHAPES += [(40,), (3, 5, 11)]
 
 
 @every_dtype
