@@ -10,18 +10,26 @@ import functools
 
 import numpy as np
 
-from softmax_numba.cpu.across import across, note_tops, settling
+from softmax_numba.cpu.across import across, settling
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
-from softmax_numba.cpu.lane import KEEPER
+from softmax_numba.cpu.lane import KEEPER, no_map
 from softmax_numba.cpu.loss import options_from
 from softmax_numba.cpu.loss_noted import blank_rows, note_rows
 from softmax_numba.cpu.loss_picked import NONE, Found
 from softmax_numba.cpu.memory import fence, filled, load, moved, number_at, put, store
 from softmax_numba.cpu.scales import scales_at
-from softmax_numba.cpu.settling import LOG, PEAK, SECOND
-from softmax_numba.cpu.short import MOST_VECTORS, Meanwhile, read_and_write, rows_in, rows_out, vectors_in_short_tile
+from softmax_numba.cpu.settling import LOG, PEAK, SECOND, TOP
+from softmax_numba.cpu.short import (
+    MOST_VECTORS,
+    Mapped,
+    Meanwhile,
+    read_and_write,
+    rows_in,
+    rows_out,
+    vectors_in_short_tile,
+)
 from softmax_numba.cpu.tiles import Tile
 from softmax_numba.cpu.waiting import nothing_waiting, waiting_for, with_more, without_lines, write_out
 from softmax_numba.cpu.wide import fourfold, load_wide
@@ -33,7 +41,7 @@ def loss_turned(compute):
     their gradients, which lie end to end. ``out`` may be x."""
     width = 64 // np.dtype(compute).itemsize
     note_block, settle_block = across(KEEPER, width, read_and_write), settling(KEEPER, width)
-    read_rows, write_rows = rows_in(width), rows_out(width)
+    read_rows, write_rows = rows_in(width), rows_out(width, no_map)
     most = MOST_VECTORS * width
     on_the_stack = 6 * most
 
@@ -75,10 +83,10 @@ def loss_turned(compute):
             tile = Tile(0, begin, lanes, values, pitch, width, scales_at(values, 0), values, terms, slots)
             p = values
             for k in range(0, lanes, width):
-                read_rows(place(x, begin + k, 0, 0), stride, min(width, lanes - k), length, p)
+                top = read_rows(place(x, begin + k, 0, 0), stride, min(width, lanes - k), length, p)
+                store(noted, TOP * most + k, top)
                 p = moved(p, pitch)
             quads = (lanes + width - 1) // width * ((length + 3) // 4)
-            note_tops(tile, length, noted, most)
             later = Meanwhile(waiting, place(x, begin + per_tile, 0, 0))
             note_block(tile, length, None, noted, summed, most, later)
             if past_cache:
@@ -94,7 +102,7 @@ def loss_turned(compute):
             p = values
             for k in range(0, lanes, width):
                 to = moved(waiting.values, waiting.end + k * length) if past_cache else place(out, begin + k, 0, 0)
-                write_rows(to, out_stride, min(width, lanes - k), length, p)
+                write_rows(to, out_stride, min(width, lanes - k), length, p, Mapped(noted, k, tile.scales, None))
                 p = moved(p, pitch)
             if past_cache:
                 waiting = with_more(waiting, lanes * length)

@@ -11,7 +11,7 @@ from numba.extending import overload
 from softmax_numba.cpu.exponential import Reference, Scale, scale_of
 from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.memory import moved, number_like, put
-from softmax_numba.cpu.wide import fourfold, numbers_for
+from softmax_numba.cpu.wide import fourfold, numbers_for, numbers_over
 
 
 class Scales(NamedTuple):
@@ -75,6 +75,30 @@ def _scale_for(scales, lane, lanes, temperature):
             numbers_for(scales.octave_high, lane, count),
             numbers_for(scales.octave_low, lane, count),
             numbers_for(scales.inverse, lane, count),
+            1.0,
+            scale_of(number_like(scales.inverse), None).terms,
+        )
+
+    return tempered
+
+
+def scale_over(scales, lane, lanes, places, temperature):
+    """The same as :func:`numbers_over` repeats numbers."""
+    raise NotImplementedError("only inside compiled code")
+
+
+@overload(scale_over, jit_options=INLINED, prefer_literal=True)
+def _scale_over(scales, lane, lanes, places, temperature):
+    if temperature == types.none:
+        return lambda scales, lane, lanes, places, temperature: scale_of(number_like(scales.inverse), None)
+    count, times = lanes.literal_value, places.literal_value
+
+    def tempered(scales, lane, lanes, places, temperature):
+        return Scale(
+            numbers_over(scales.per_octave, lane, count, times),
+            numbers_over(scales.octave_high, lane, count, times),
+            numbers_over(scales.octave_low, lane, count, times),
+            numbers_over(scales.inverse, lane, count, times),
             1.0,
             scale_of(number_like(scales.inverse), None).terms,
         )

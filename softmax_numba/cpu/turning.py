@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.memory import decode, encode, place_of, stored
 from softmax_numba.cpu.partial import load_some_of_each, store_some
-from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, Vector, joined, repeat, vector_of
+from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, Vector, joined, larger_of, repeat, vector_of
 
 
 def _chosen(builder, a, b, places):
@@ -58,25 +58,39 @@ def _rows(builder, base, stride, first_row, count, first, kind):
     return [builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()) for offset in offsets]
 
 
+def _places(builder, vector, first, count):
+    """So many neighbouring places of a vector."""
+    return builder.shuffle_vector(
+        vector, vector, ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+    )
+
+
 def _blocks(single, wide):
     """The blocks of rows and columns that fit registers, as many rows each as a register has places: the first row and
     the first column of each, and how many columns."""
-    rows = min(single.count, REGISTER_BITS // single.element.bitwidth)
+    rows = height_of(single.count)
     columns = min(wide, rows)
     return rows, [(r, c, columns) for r in range(0, single.count, rows) for c in range(0, wide, columns)]
 
 
+def height_of(width):
+    """Of how many rows a register holds a value, where a vector has so many places."""
+    return width * REGISTER_BITS // 512
+
+
 @intrinsic(prefer_literal=True)
-def columns_from(typing, pointer, stride, count, target, places):
+def columns_from(typing, pointer, stride, count, target, tops, places):
     """Reads the first ``count`` values of as many rows as a vector has places, ``stride`` bytes apart, and puts at
-    ``target`` so many ``places`` (a literal: 4, 8 or 16) vectors of one value of each row, -inf beyond ``count``."""
+    ``target`` so many ``places`` (a literal: 4, 8 or 16) vectors of one value of each row, -inf beyond ``count``;
+    returns the rows' largest values, ``tops`` among them, that are not NaN."""
     storage, wide = pointer.dtype, places.literal_value
     single = vector_of(COMPUTES_IN[storage])
     height, blocks = _blocks(single, wide)
 
     def emit(context, builder, sig, args):
-        base, stride, count, target, _ = args
+        base, stride, count, target, largest, _ = args
         part = Vector(single.element, height)
+        found = {row: _places(builder, largest, row, height) for row in range(0, single.count, height)}
         for first_row, first, width in blocks:
             piece = stored(storage, width)
             fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
@@ -87,36 +101,45 @@ def columns_from(typing, pointer, stride, count, target, places):
             for i, value in enumerate(_transposed(builder, packed)):
                 at = place_of(builder, target, I64((first + i) * single.count + first_row), value.type)
                 builder.store(value, at, align=REGISTER_BITS // 8)
-        return context.get_dummy_value()
+                found[first_row] = larger_of(builder, found[first_row], value)
+        return joined(builder, list(found.values()))
 
-    return types.void(pointer, types.intp, types.intp, target, places), emit
+    return single(pointer, types.intp, types.intp, target, tops, places), emit
 
 
 @intrinsic(prefer_literal=True)
-def columns_to(typing, pointer, stride, count, source, places):
-    """The way back: writes ``count`` results of each of as many rows as a vector has places."""
-    storage, wide = pointer.dtype, places.literal_value
-    single = vector_of(COMPUTES_IN[storage])
-    height, blocks = _blocks(single, wide)
+def block_from(typing, source, places):
+    """Of vectors of one value of each row, so many ``places`` (a literal) of the first rows, as many as a register
+    holds, in one wide vector: all rows' first values, all second ones, and so on."""
+    single = vector_of(source.dtype)
+    part = Vector(single.element, height_of(single.count))
+    block = Vector(single.element, part.count * places.literal_value)
 
     def emit(context, builder, sig, args):
-        base, stride, count, source, _ = args
-        part = Vector(single.element, height)
-        for first_row, first, width in blocks:
-            at = [
-                place_of(builder, source, I64((first + i) * single.count + first_row), part.llvm) for i in range(width)
-            ]
-            turned = _transposed(builder, [builder.load(p, align=REGISTER_BITS // 8) for p in at])
-            packed = [encode(builder, value, storage, part) for value in turned]
-            rows = []
-            for row in range(height):
-                value, place = packed[row % width], row // width * width
-                if width < height:
-                    chosen = ir.Constant(ir.VectorType(I32, width), list(range(place, place + width)))
-                    value = builder.shuffle_vector(value, value, chosen)
-                rows.append(value)
-            to = _rows(builder, base, stride, first_row, height, first, stored(storage, width))
-            store_some(builder, to, builder.sub(count, I64(first)), rows)
+        at = (place_of(builder, args[0], I64(i * single.count), part.llvm) for i in range(places.literal_value))
+        return joined(builder, [builder.load(p, align=REGISTER_BITS // 8) for p in at])
+
+    return block(source, places), emit
+
+
+@intrinsic(prefer_literal=True)
+def rows_from(typing, pointer, stride, count, block, places):
+    """Writes the first ``count`` values of each row of such a block, of so many ``places`` (a literal: 4, 8 or 16, and
+    no more than it has rows); the rows begin ``stride`` bytes apart."""
+    storage, width = pointer.dtype, places.literal_value
+    height = block.count // width
+    part = Vector(block.element, height)
+
+    def emit(context, builder, sig, args):
+        base, stride, count, values, _ = args
+        columns = [_places(builder, values, i * height, height) for i in range(width)]
+        packed = [encode(builder, value, storage, part) for value in _transposed(builder, columns)]
+        rows = []
+        for row in range(height):
+            value, place = packed[row % width], row // width * width
+            rows.append(value if width == height else _places(builder, value, place, width))
+        to = _rows(builder, base, stride, 0, height, 0, stored(storage, width))
+        store_some(builder, to, count, rows)
         return context.get_dummy_value()
 
-    return types.void(pointer, types.intp, types.intp, source, places), emit
+    return types.void(pointer, types.intp, types.intp, block, places), emit

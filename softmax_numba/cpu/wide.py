@@ -61,6 +61,19 @@ def numbers_for(typing, pointer, index, lanes):
 
 
 @intrinsic(prefer_literal=True)
+def numbers_over(typing, pointer, index, lanes, places):
+    """The numbers of so many lanes (a literal) from ``pointer[index]`` on, all of them so many times (a literal)."""
+    count, times = lanes.literal_value, places.literal_value
+    few, wide = Vector(pointer.dtype, count), Vector(pointer.dtype, count * times)
+
+    def emit(context, builder, sig, args):
+        numbers = builder.load(place_of(builder, *args[:2], few.llvm), align=pointer.dtype.bitwidth // 8)
+        return joined(builder, [numbers] * times)
+
+    return wide(pointer, types.intp, lanes, places), emit
+
+
+@intrinsic(prefer_literal=True)
 def load_apart(typing, pointer, index, step, vectors):
     """A wide vector from ``vectors`` (a literal) single ones, ``step`` numbers from each to the next."""
     single = vector_of(pointer.dtype)
