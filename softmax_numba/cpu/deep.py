@@ -287,6 +287,12 @@ def deep_columns(operation, compute):
         put(notes.scales.octave_low, k, number_at(notes.scales.octave_low, lane))
         put(notes.scales.inverse, k, number_at(notes.scales.inverse, lane))
 
+    @inlined
+    def next_tile(x, top_line, begin, across):
+        """How far away it is, from every value, in numbers."""
+        later = place(x, begin // across, 0, begin % across * width)
+        return (address_of(later, 0) - address_of(top_line, 0)) // x.itemsize
+
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
         blocks = (length + BLOCK - 1) // BLOCK
@@ -315,11 +321,9 @@ def deep_columns(operation, compute):
             if temperature is not None:
                 for k in range(room):  # lanes that fill up the last vectors take the last one's
                     note_scale(scales, k, temperature_of(temperature, o, j + min(k, lanes - 1)))
-            # The next tile is as far away for every value.
-            top_line, later = place(x, o, 0, j), place(x, begin // across, 0, begin % across * width)
-            next_tile = (address_of(later, 0) - address_of(top_line, 0)) // x.itemsize
-            size = length * lanes * x.itemsize
-            further = next_tile if one_number and size <= SUMMED_BYTES else step
+            top_line, further = place(x, o, 0, j), step
+            if one_number and length * lanes * x.itemsize <= SUMMED_BYTES:
+                further = next_tile(x, top_line, begin, across)
             for b in range(blocks):
                 start, tops = b * BLOCK, moved(noted, TOP * row + b * room)
                 count = min(BLOCK, length - start)
@@ -345,7 +349,9 @@ def deep_columns(operation, compute):
             else:
                 # Lines that follow each other, as their results do, are one stretch, whose vectors go beyond the lanes.
                 flat = step == to_step == lanes
-                ahead = next_tile if size <= CACHED_BYTES else 2 * step
+                ahead = 2 * step
+                if length * lanes * x.itemsize <= CACHED_BYTES:
+                    ahead = next_tile(x, top_line, begin, across)
                 for b in range(blocks):
                     start, notes = b * BLOCK, Notes(refs, scales, moved(noted, b * room), row)
                     count = min(BLOCK, length - start)
