@@ -1,4 +1,4 @@
-"""Cross-entropy of index targets and its gradient along very short rows, in one look: what normalises a row, its loss
+"""Cross-entropy of index targets and its gradient along short rows, in one look: what normalises a row, its loss
 and its gradient while its exponentials stand in the cache.
 
 It is the sweep along such rows (short.py), which turns them into columns and back, with another map: an exponential

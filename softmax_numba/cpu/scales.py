@@ -58,6 +58,23 @@ def reference_of_four(shift, magic, floor):
     return Reference(fourfold(shift), 0.0, fourfold(magic), fourfold(floor))
 
 
+def _scale_read_by(numbers):
+    """Compiles the :class:`Scale` of lanes from ``lane`` on; ``numbers(pointer, lane)`` reads theirs."""
+
+    @inlined
+    def scale_at(scales, lane):
+        return Scale(
+            numbers(scales.per_octave, lane),
+            numbers(scales.octave_high, lane),
+            numbers(scales.octave_low, lane),
+            numbers(scales.inverse, lane),
+            1.0,
+            scale_of(number_like(scales.inverse), None).terms,
+        )
+
+    return scale_at
+
+
 def scale_for(scales, lane, lanes, temperature):
     """The :class:`Scale` of so many ``lanes`` (a literal) from ``lane`` on, as :func:`numbers_for` spreads numbers."""
     raise NotImplementedError("only inside compiled code")
@@ -68,22 +85,12 @@ def _scale_for(scales, lane, lanes, temperature):
     if temperature == types.none:
         return lambda scales, lane, lanes, temperature: scale_of(number_like(scales.inverse), None)
     count = lanes.literal_value
-
-    def tempered(scales, lane, lanes, temperature):
-        return Scale(
-            numbers_for(scales.per_octave, lane, count),
-            numbers_for(scales.octave_high, lane, count),
-            numbers_for(scales.octave_low, lane, count),
-            numbers_for(scales.inverse, lane, count),
-            1.0,
-            scale_of(number_like(scales.inverse), None).terms,
-        )
-
-    return tempered
+    scale_at = _scale_read_by(inlined(lambda pointer, lane: numbers_for(pointer, lane, count)))
+    return lambda scales, lane, lanes, temperature: scale_at(scales, lane)
 
 
 def scale_over(scales, lane, lanes, places, temperature):
-    """The same as :func:`numbers_over` repeats numbers."""
+    """The same, as :func:`numbers_over` repeats numbers."""
     raise NotImplementedError("only inside compiled code")
 
 
@@ -92,15 +99,5 @@ def _scale_over(scales, lane, lanes, places, temperature):
     if temperature == types.none:
         return lambda scales, lane, lanes, places, temperature: scale_of(number_like(scales.inverse), None)
     count, times = lanes.literal_value, places.literal_value
-
-    def tempered(scales, lane, lanes, places, temperature):
-        return Scale(
-            numbers_over(scales.per_octave, lane, count, times),
-            numbers_over(scales.octave_high, lane, count, times),
-            numbers_over(scales.octave_low, lane, count, times),
-            numbers_over(scales.inverse, lane, count, times),
-            1.0,
-            scale_of(number_like(scales.inverse), None).terms,
-        )
-
-    return tempered
+    scale_at = _scale_read_by(inlined(lambda pointer, lane: numbers_over(pointer, lane, count, times)))
+    return lambda scales, lane, lanes, places, temperature: scale_at(scales, lane)

@@ -1,4 +1,4 @@
-"""The sweep along very short rows: each is too short for a vector of its own, so that a vector takes one value of many.
+"""The sweep along short rows: each fills too few vectors of its own, so that a vector takes one value of many.
 
 As many rows as a vector has places are read at once and turned into columns in registers (turning.py); from there on
 they are lanes side by side, as in columns.py, and on the way out they are turned back.
@@ -75,7 +75,7 @@ def _turned(piece, width):
     """Compiles the turning of as many rows of any length as a vector has places, a register's places at a time: two
     would be turned one after the other anyway. ``piece(wide)`` does it for up to so many values; what it returns is
     ``given`` to the next."""
-    widest = max(_NARROWEST, height_of(width))
+    widest = height_of(width)
     turn_piece = _by_pieces(piece, widest)
 
     @inlined

@@ -51,9 +51,9 @@ def _transposed(builder, vectors):
     return vectors
 
 
-def _rows(builder, base, stride, first_row, count, first, kind):
-    """Where so many rows have the value ``first``, as pointers to a piece of each."""
-    base = builder.bitcast(builder.gep(base, [I64(first)]), I8.as_pointer())
+def _rows(builder, base, stride, first_row, count, kind):
+    """Where so many rows begin, as pointers to a piece of each."""
+    base = builder.bitcast(base, I8.as_pointer())
     offsets = (builder.mul(I64(row), stride) for row in range(first_row, first_row + count))
     return [builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()) for offset in offsets]
 
@@ -65,14 +65,6 @@ def _places(builder, vector, first, count):
     )
 
 
-def _blocks(single, wide):
-    """The blocks of rows and columns that fit registers, as many rows each as a register has places: the first row and
-    the first column of each, and how many columns."""
-    rows = height_of(single.count)
-    columns = min(wide, rows)
-    return rows, [(r, c, columns) for r in range(0, single.count, rows) for c in range(0, wide, columns)]
-
-
 def height_of(width):
     """Of how many rows a register holds a value, where a vector has so many places."""
     return width * REGISTER_BITS // 512
@@ -81,28 +73,28 @@ def height_of(width):
 @intrinsic(prefer_literal=True)
 def columns_from(typing, pointer, stride, count, target, tops, places):
     """Reads the first ``count`` values of as many rows as a vector has places, ``stride`` bytes apart, and puts at
-    ``target`` so many ``places`` (a literal: 4, 8 or 16) vectors of one value of each row, -inf beyond ``count``;
-    returns the rows' largest values, ``tops`` among them, that are not NaN."""
-    storage, wide = pointer.dtype, places.literal_value
+    ``target`` so many ``places`` (a literal: 4, 8 or 16, and no more than the rows of a register) vectors of one value
+    of each row, -inf beyond ``count``; returns the rows' largest values, ``tops`` among them, that are not NaN."""
+    storage, width = pointer.dtype, places.literal_value
     single = vector_of(COMPUTES_IN[storage])
-    height, blocks = _blocks(single, wide)
+    height = height_of(single.count)
 
     def emit(context, builder, sig, args):
-        base, stride, count, target, largest, _ = args
-        part = Vector(single.element, height)
-        found = {row: _places(builder, largest, row, height) for row in range(0, single.count, height)}
-        for first_row, first, width in blocks:
-            piece = stored(storage, width)
-            fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
-            left = builder.sub(count, I64(first))
-            at = _rows(builder, base, stride, first_row, height, first, piece)
-            rows = load_some_of_each(builder, at, left, fill)
+        base, stride, count, target, tops, _ = args
+        part, piece = Vector(single.element, height), stored(storage, width)
+        fill = repeat(piece, 0xFF80 if storage == BFLOAT else float("-inf"))
+        found = []
+        for first_row in range(0, single.count, height):
+            largest = _places(builder, tops, first_row, height)
+            at = _rows(builder, base, stride, first_row, height, piece)
+            rows = load_some_of_each(builder, at, count, fill)
             packed = [decode(builder, joined(builder, rows[q::width]), storage, part) for q in range(width)]
             for i, value in enumerate(_transposed(builder, packed)):
-                at = place_of(builder, target, I64((first + i) * single.count + first_row), value.type)
+                at = place_of(builder, target, I64(i * single.count + first_row), value.type)
                 builder.store(value, at, align=REGISTER_BITS // 8)
-                found[first_row] = larger_of(builder, found[first_row], value)
-        return joined(builder, list(found.values()))
+                largest = larger_of(builder, largest, value)
+            found.append(largest)
+        return joined(builder, found)
 
     return single(pointer, types.intp, types.intp, target, tops, places), emit
 
@@ -124,8 +116,8 @@ def block_from(typing, source, places):
 
 @intrinsic(prefer_literal=True)
 def rows_from(typing, pointer, stride, count, block, places):
-    """Writes the first ``count`` values of each row of such a block, of so many ``places`` (a literal: 4, 8 or 16, and
-    no more than it has rows); the rows begin ``stride`` bytes apart."""
+    """Writes the first ``count`` values of each row of such a block, of so many ``places`` (a literal: 4, 8 or 16,
+    and no more than it has rows); the rows begin ``stride`` bytes apart."""
     storage, width = pointer.dtype, places.literal_value
     height = block.count // width
     part = Vector(block.element, height)
@@ -138,7 +130,7 @@ def rows_from(typing, pointer, stride, count, block, places):
         for row in range(height):
             value, place = packed[row % width], row // width * width
             rows.append(value if width == height else _places(builder, value, place, width))
-        to = _rows(builder, base, stride, 0, height, 0, stored(storage, width))
+        to = _rows(builder, base, stride, 0, height, stored(storage, width))
         store_some(builder, to, count, rows)
         return context.get_dummy_value()
 
