@@ -54,14 +54,15 @@ def test_special_values():
     assert np.isnan(logarithms(np.array([1.0, np.nan]), np.array([np.nan, 1.0]))).all()
 
 
-# What lanes of float32 take: sixteen of them at once, as two vectors.
+# What lanes of float32 take: sixteen of them at once, as two vectors, whose rest comes in units of the largest term.
 
 
 @njit(error_model="numpy")
-def of_sixteen(ties, rest, logs, quotients):
-    t, r, to, over = start_of(ties), start_of(rest), start_of(logs), start_of(quotients)
+def of_sixteen(ties, unit, rest, logs, quotients):
+    t, u, r, to, over = start_of(ties), start_of(unit), start_of(rest), start_of(logs), start_of(quotients)
     for i in range(0, rest.size, 16):
-        low, high = logs_of_sums((load(t, i), load(t, i + 8)), (load(r, i), load(r, i + 8)))
+        many, units, rests = (load(t, i), load(t, i + 8)), (load(u, i), load(u, i + 8)), (load(r, i), load(r, i + 8))
+        low, high = logs_of_sums(many, units, rests)
         store(to, i, low)
         store(to, i + 8, high)
         low, high = inverses(load(r, i), load(r, i + 8))
@@ -69,22 +70,24 @@ def of_sixteen(ties, rest, logs, quotients):
         store(over, i + 8, high)
 
 
-def sixteen(ties, rest):
+def sixteen(ties, unit, rest):
     logs, quotients = np.empty_like(rest), np.empty_like(rest)
-    of_sixteen(ties, rest, logs, quotients)
+    of_sixteen(ties, unit, rest, logs, quotients)
     return logs, quotients
 
 
-@pytest.mark.parametrize("octaves", [(-120, 0), (-60, 31), (-0.001, 0.001)])
+@pytest.mark.parametrize("octaves", [(-120, 0), (-60, 31), (-0.001, 0.001), (-1, 1)])
 def test_vectors_of_lanes(octaves):
     """Relative to the logarithm itself, be it 2**-120."""
     rng = np.random.default_rng(2)
     ties = np.ones(3200)
     ties[1600:] = np.floor(2.0 ** rng.uniform(0, 12, 1600))
-    rest = 2.0 ** rng.uniform(*octaves, ties.size)
-    logs, quotients = sixteen(ties, rest)
+    unit = np.float64(np.float32(2.0 ** rng.uniform(29.5, 30.5, ties.size)))
+    rest = unit * 2.0 ** rng.uniform(*octaves, ties.size)
+    logs, quotients = sixteen(ties, unit, rest)
     with mp.workprec(400):
-        exact = [mp.log(mpf(t) + mpf(r)) for t, r in zip(ties.tolist(), rest.tolist(), strict=True)]
+        numbers = zip(ties.tolist(), unit.tolist(), rest.tolist(), strict=True)
+        exact = [mp.log(mpf(t) + mpf(r) / mpf(u)) for t, u, r in numbers]
         error = max(float(abs(mpf(x) / e - 1)) for x, e in zip(logs.tolist(), exact, strict=True))
         of_quotients = max(
             float(abs(mpf(q) * mpf(r) - 1)) for q, r in zip(quotients.tolist(), rest.tolist(), strict=True)
@@ -93,9 +96,22 @@ def test_vectors_of_lanes(octaves):
     assert of_quotients <= 2.0**-45
 
 
+def test_vectors_around_powers_of_two():
+    """Where the exponent changes, which is told from the bits of the sum less those of the unit."""
+    unit = np.repeat(np.float64(np.float32(2.0**29 * np.array([1.42, 1.5, 1.75, 1.999, 2.0, 2.5, 2.8]))), 320)
+    sums = np.tile(np.exp2(np.repeat([0.4, 0.5, 0.6, 1.5, 11.5], 64) + np.tile(np.linspace(-0.1, 0.1, 64), 5)), 7)
+    rest = unit * (sums - 1)
+    logs, _ = sixteen(np.ones_like(sums), unit, rest)
+    with mp.workprec(400):
+        exact = [mp.log1p(mpf(r) / mpf(u)) for r, u in zip(rest.tolist(), unit.tolist(), strict=True)]
+        error = max(float(abs(mpf(x) / e - 1)) for x, e in zip(logs.tolist(), exact, strict=True))
+    assert error <= 2.0**-34
+
+
 def test_vectors_of_special_lanes():
     """No rest at all is a logarithm of 0; NaN stays."""
-    logs, _ = sixteen(np.repeat([1.0, np.nan], 8), np.repeat([0.0, 1.0, np.nan, 1.0], 4))
+    ties, rest = np.repeat([1.0, np.nan], 8), np.repeat([0.0, 1.0, np.nan, 1.0], 4)
+    logs, _ = sixteen(ties, np.full(16, 1.25), rest)
     assert (logs[:4] == 0).all()
     assert np.isnan(logs[8:]).all()
     assert not np.isnan(logs[4:8]).any()

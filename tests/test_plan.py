@@ -157,6 +157,13 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     assert (found.sweep, found.shares > 1, found.past_cache) == (sweep, shared, past_cache)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_how_deep_a_map_with_one_number_a_pixel_may_be(dtype):
+    """Where lines stand at the same place of every page, and where they do not."""
+    for length, inner, sweep in ((48, 65_536, MIDDLE), (49, 65_536, "columns"), (64, 50_000, MIDDLE)):
+        assert planned(8, length, inner, dtype, one_number=True).sweep == sweep
+
+
 @given(
     outer=st.integers(1, 10**6),
     length=st.integers(1, 10**8),

@@ -161,7 +161,14 @@ def across_the_middle(lanes, outer, spare):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),  # temperatures in the first, whose kernels with them other tests have, too
-    [("softmax", "float32"), ("softmax", "bfloat16"), ("log_softmax", "float64"), ("logsumexp", "float16")],
+    [
+        ("softmax", "float32"),
+        ("softmax", "bfloat16"),
+        ("log_softmax", "float64"),
+        ("logsumexp", "float16"),
+        ("logsumexp", "float32"),
+        ("logsumexp", "float64"),
+    ],
 )
 @given(
     length=st.integers(2, 8) | st.integers(9, 150) | st.sampled_from([255, 1000, 4096, 4097, 9000]),
@@ -182,6 +189,9 @@ def across_the_middle(lanes, outer, spare):
 @example(length=21, inner=1100, outer=2, spare=4, shares=1, shift=4, past_cache=True, tempered=False)
 @example(length=21, inner=1024, outer=2, spare=0, shares=1, shift=0, past_cache=True, tempered=False)
 @example(length=21, inner=1040, outer=2, spare=0, shares=2, shift=0, past_cache=True, tempered=False)
+@example(length=21, inner=2048, outer=1, spare=0, shares=3, shift=1, past_cache=False, tempered=False)
+@example(length=20, inner=100, outer=2, spare=1948, shares=1, shift=0, past_cache=False, tempered=False)
+@example(length=49, inner=2048, outer=1, spare=0, shares=1, shift=0, past_cache=False, tempered=False)
 @example(length=300, inner=700, outer=2, spare=0, shares=1, shift=4, past_cache=True, tempered=True)
 @example(length=300, inner=1100, outer=2, spare=0, shares=3, shift=4, past_cache=True, tempered=False)
 @example(length=401, inner=333, outer=3, spare=0, shares=2, shift=15, past_cache=True, tempered=False)
@@ -201,7 +211,8 @@ def test_columns_in_any_place(name, dtype, length, inner, outer, spare, shares, 
     start = (-room.ctypes.data % 64) // room.itemsize + shift
     out = room[start : start + outer * lines * (inner + spare)].reshape(outer, lines, inner + spare)
     heats = None if heat is None else heat.reshape(outer, inner)
-    for sweep in ("columns", "deep", "shallow")[: 3 if length <= 8 else 2]:
+    taken = ["columns", "deep"] + ["middle"] * (length <= BLOCK) + ["shallow"] * (length <= 8)
+    for sweep in taken:
         room[...] = 7
         plan = Plan(sweep, min(shares, outer * -(-inner // (8 if dtype.itemsize == 8 else 16))), past_cache)
         given, result = for_kernel(x, dtype.name), for_kernel(out[:, :, :inner], dtype.name)

@@ -8,11 +8,11 @@ import functools
 import numpy as np
 
 from softmax_numba.cpu.exponential import exp_relative, held, reference
-from softmax_numba.cpu.hidden import again
+from softmax_numba.cpu.hidden import again, some_zero
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import filled, load, moved, store, width_of
 from softmax_numba.cpu.scales import reference_of_four, scale_for, scale_of_four
-from softmax_numba.cpu.settling import HIGH, LOG, PEAK, SECOND, TIES, TOP, safe_top
+from softmax_numba.cpu.settling import HIGH, LOG, PEAK, SECOND, TIES, TOP, UNIT, safe_top
 from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_apart, store_apart, sum_of_quarters
@@ -49,6 +49,22 @@ def _add_up(terms, step, count, slots, first):
 
 
 @functools.cache
+def _slots(width):
+    """Compiles how many vectors of terms the running sum of so many values is made of."""
+    half, quarter = width // 2, max(4, width // 4)
+
+    @inlined
+    def slots_of(count):
+        if count <= quarter:
+            return quarter
+        if count <= half:
+            return half
+        return (count + width - 1) // width * width
+
+    return slots_of
+
+
+@functools.cache
 def _total_of_few(width):
     half, quarter = width // 2, max(4, width // 4)
 
@@ -76,19 +92,19 @@ def _in_place(operation):
 
 
 @functools.cache
-def _exponentials(operation, work):
+def _exponentials(operation, width, work):
     """Compiles the terms of some values of one vector of lanes."""
+    slots_of = _slots(width)
     term, counts_ties = operation.term, operation.counts_ties
     keeps_both = operation.maps_exponentials and counts_ties
 
     @inlined
     def exponentials(p, step, terms, term_step, count, ref, scale, top, temperature, meanwhile, begun):
-        """The terms of ``count`` values, and zeros up to a whole number of values a slot; returns the ties. Where the
+        """The terms of ``count`` values, and zeros in what else there is of slots; returns the ties. Where the
         exponentials are kept, and are not the terms, they replace the values.
 
         Every quad of values takes a part of the work for memory along, the first of them part ``begun``.
         """
-        width = width_of(p)
         ties, none = filled(p, 0.0), filled_wide(p, 0.0, 4)
         for i in range(0, count, 4):
             x = load_apart(p, i * step, step, 4)
@@ -101,8 +117,9 @@ def _exponentials(operation, work):
             ties = ties + sum_of_quarters(tied)  # one vector to carry along, not four
             store_apart(terms, i * term_step, term_step, e)
             work(meanwhile, begun + i // 4, temperature)
-        for i in range((count + 3) & ~3, (count + width - 1) // width * width, 4):
-            store_apart(terms, i * term_step, term_step, none)
+        zeros = filled_wide(terms, some_zero(terms), 4)
+        for i in range((count + 3) & ~3, slots_of(count), 4):
+            store_apart(terms, i * term_step, term_step, zeros)
         return ties
 
     return exponentials
@@ -111,15 +128,12 @@ def _exponentials(operation, work):
 @functools.cache
 def _reduction(operation, width, work):
     """Compiles the reduction of one vector of lanes, ``count`` values each."""
-    in_place, exponentials, total_of_few = (
-        _in_place(operation),
-        _exponentials(operation, work),
-        _total_of_few(width),
-    )
+    in_place, term = _in_place(operation), operation.largest_term
+    exponentials, total_of_few = _exponentials(operation, width, work), _total_of_few(width)
 
     @inlined
     def reduce_vector(p, terms, step, count, top, scale, slots, temperature, meanwhile, begun):
-        """The lanes' ties and their running sums."""
+        """The lanes' largest terms, their ties and their running sums."""
         narrow = reference(safe_top(top), scale)
         ref = reference_of_four(narrow.shift, narrow.magic, narrow.floor)
         wide = scale_of_four(held(scale))
@@ -129,7 +143,7 @@ def _reduction(operation, width, work):
             ties = exponentials(
                 p, step, terms, term_step, count, ref, wide, fourfold(top), temperature, meanwhile, begun
             )
-            return ties, total_of_few(terms, term_step, count)
+            return term(top, narrow, scale), ties, total_of_few(terms, term_step, count)
         for start in range(0, count, chunk):
             at, some = moved(p, start * step), min(chunk, count - start)
             to = at if in_place else terms
@@ -143,19 +157,20 @@ def _reduction(operation, width, work):
             for s in range(min(step, used - step)):
                 store_total(slots, s, plus(zero, load_total(slots, s), load_total(slots, s + step)))
             used, step = min(used, step), step // 2
-        return ties, load_total(slots, 0)
+        return term(top, narrow, scale), ties, load_total(slots, 0)
 
     return reduce_vector
+
+
+@inlined
+def no_work(meanwhile, part, temperature):
+    """What is done for memory where nothing is."""
 
 
 @functools.cache
 def reduction_in_panel(operation, width):
     """Compiles the reduction of a vector of lanes whose values stand one vector after the other, with nothing else to
     be done meanwhile."""
-
-    @inlined
-    def no_work(meanwhile, part, temperature):
-        pass
 
     reduce_one = _reduction(operation, width, no_work)
 
@@ -183,6 +198,7 @@ def across(operation, width, work):
     has time to read and to write.
     """
     in_place, reduce_vector = _in_place(operation), _reduction(operation, width, work)
+    counts_ties = operation.counts_ties
 
     @inlined
     def note_block(tile, count, temperature, noted, summed, row, meanwhile):
@@ -191,10 +207,12 @@ def across(operation, width, work):
         for k in range(0, tile.lanes, width):
             top, scale = load(noted, TOP * row + k), scale_for(tile.scales, k, width, temperature)
             terms, part = p if in_place else tile.terms, k // width * quads
-            ties, total = reduce_vector(
+            unit, ties, total = reduce_vector(
                 p, terms, tile.down, count, top, scale, tile.slots, temperature, meanwhile, part
             )
-            store(noted, TIES * row + k, ties)
+            if counts_ties:
+                store(noted, UNIT * row + k, unit)
+                store(noted, TIES * row + k, ties)
             store_sums(summed, HIGH * row + k, row, top, total)
             p = moved(p, tile.across)
 
@@ -204,15 +222,17 @@ def across(operation, width, work):
 @functools.cache
 def settling(operation, width):
     """Compiles the step from sums to what the map needs."""
-    settle = operation.settle_vector
+    settle, counts_ties = operation.settle_vector, operation.counts_ties
 
     @inlined
-    def settle_block(lanes, scales, temperature, noted, summed, row, results):
+    def settle_block(lanes, noted, summed, row, results):
         """Settles lanes of a single block, a vector of them at once."""
         for k in range(0, lanes, width):
-            top, scale = load(noted, TOP * row + k), scale_for(scales, k, width, temperature)
+            top = unit = ties = load(noted, TOP * row + k)
+            if counts_ties:
+                unit, ties = load(noted, UNIT * row + k), load(noted, TIES * row + k)
             total = load_sums(summed, HIGH * row + k, row, top)
-            factor, peak, log_sum, result = settle(top, load(noted, TIES * row + k), total, scale)
+            factor, peak, log_sum, result = settle(top, unit, ties, total)
             store(noted, SECOND * row + k, factor)
             store(noted, PEAK * row + k, peak)
             store(noted, LOG * row + k, log_sum)

@@ -228,7 +228,7 @@ def columns(operation, compute):
                         note_tops(tile, count, of_block, row)
                     note_block(tile, count, temperature, of_block, moved(summed, b * room), row, meanwhile)
                 if blocks == 1:
-                    settle_block(tile.lanes, tile.scales, temperature, turn.noted, summed, row, turn.results)
+                    settle_block(tile.lanes, turn.noted, summed, row, turn.results)
                 else:
                     for k in range(tile.lanes):
                         scale = scale_of(compute(0), temperature_of(temperature, tile.o, tile.j + k))

@@ -38,7 +38,7 @@ from softmax_numba.cpu.memory import (
     width_of,
 )
 from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four, scales_at
-from softmax_numba.cpu.settling import FIRST, HIGH, LOG, NUMBERS, PEAK, SECOND, SUMS, TIES, TOP, Settled, safe_top
+from softmax_numba.cpu.settling import FIRST, HIGH, LOG, NUMBERS, PEAK, SECOND, SUMS, TIES, TOP, UNIT, Settled, safe_top
 from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
 from softmax_numba.cpu.wide import (
     filled_wide,
@@ -260,6 +260,7 @@ def deep_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
     whose lanes lie side by side, as do their results. There is no mask."""
     settle, one_number, put_lane = operation.settle, operation.one_number, operation.put
+    term, counts_ties = operation.largest_term, operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
     settle_block, map_stretch = settling(operation, width), _map(operation, width)
     add_up = _sums(operation, width)
@@ -269,7 +270,10 @@ def deep_columns(operation, compute):
         """Notes what the exponentials of a block are relative to."""
         for k in range(0, lanes, width):
             top = load(notes.noted, TOP * notes.row + k)
-            ref = reference(safe_top(top), scale_for(notes.scales, k, width, temperature))
+            scale = scale_for(notes.scales, k, width, temperature)
+            ref = reference(safe_top(top), scale)
+            if counts_ties:
+                store(notes.noted, UNIT * notes.row + k, term(top, ref, scale))
             store(notes.refs.shift, k, ref.shift)
             store(notes.refs.magic, k, ref.magic)
             store(notes.refs.floor, k, ref.floor)
@@ -336,7 +340,7 @@ def deep_columns(operation, compute):
                     store(noted, TIES * row + b * room + k, load(ties, k))
                     store_sums(summed, HIGH * row + b * room + k, row, top, load_total(slots, k // width))
             if blocks == 1:
-                settle_block(lanes, scales, temperature, noted, summed, row, results)
+                settle_block(lanes, noted, summed, row, results)
             else:
                 for k in range(lanes):
                     scale = scale_of(compute(0), temperature_of(temperature, o, j + k))

@@ -15,11 +15,18 @@ def _hidden(builder, value, register):
     return same
 
 
+def hidden(builder, value):
+    """For an intrinsic: the same pointer, unknown to the compiler to be so, which has nothing to do with memory."""
+    same = _hidden(builder, value, "r")
+    same.attributes.add("readnone")
+    return same
+
+
 @intrinsic
 def unknown(typing, x):
     """The same float32, or tuple of them, unknown to the compiler if registers are few; anything else as it is."""
 
-    def hidden(builder, value):
+    def alike(builder, value):
         if value.type != ir.FloatType() or not FEW_REGISTERS:
             return value
         same = _hidden(builder, value, "x")
@@ -28,8 +35,8 @@ def unknown(typing, x):
 
     def emit(context, builder, sig, args):
         if not isinstance(x, types.UniTuple):
-            return hidden(builder, args[0])
-        values = [hidden(builder, builder.extract_value(args[0], i)) for i in range(x.count)]
+            return alike(builder, args[0])
+        values = [alike(builder, builder.extract_value(args[0], i)) for i in range(x.count)]
         return context.make_tuple(builder, x, values)
 
     return x(x), emit
@@ -40,3 +47,15 @@ def again(typing, pointer):
     """The same pointer, unknown to the compiler to be so: values that are read there a second time do not occupy
     registers, or the stack, in between."""
     return pointer(pointer), lambda context, builder, sig, args: _hidden(builder, args[0], "r")
+
+
+@intrinsic
+def some_zero(typing, pointer):
+    """A 0 of what a pointer points to, not known to be one: of a loop that puts down zeros LLVM makes a call."""
+
+    def emit(context, builder, sig, args):
+        same = _hidden(builder, context.get_constant(pointer.dtype, 0), "x")
+        same.attributes.add("readnone")
+        return same
+
+    return pointer.dtype(pointer), emit

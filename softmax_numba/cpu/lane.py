@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from softmax_numba.cpu.arrays import place
+from softmax_numba.cpu.exponential import exp_relative
 from softmax_numba.cpu.hidden import again
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import put, store_first
@@ -60,6 +61,18 @@ def quad_beside_the_largest(e, x, p, i, top, ties):
         tied = load_wide(again(p), i, 4) == top
         e, ties = select(tied, 0.0, e), ties + sum_of_quarters(as_numbers(tied, x))
     return e, ties
+
+
+@inlined
+def largest_term(top, ref, scale):
+    """The exponential of a largest value, which is what log_softmax's sums are relative to."""
+    return exp_relative(top, ref, scale)
+
+
+@inlined
+def no_term(top, ref, scale):
+    """Softmax: nobody asks for it."""
+    return top
 
 
 # --- the maps -----------------------------------------------------------------------
@@ -148,6 +161,7 @@ class Operation:
     name: str
     term: Callable
     term_of_quad: Callable  # the same for four vectors that stand somewhere, of one lane, whose ties are one vector
+    largest_term: Callable  # that of a lane's largest value
     settle: Callable
     settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
@@ -173,6 +187,7 @@ SOFTMAX = Operation(
     "softmax",
     every_term,
     every_term_of_quad,
+    no_term,
     settle_sum,
     settle_sums,
     probability,
@@ -186,6 +201,7 @@ LOG_SOFTMAX = Operation(
     "log_softmax",
     terms_beside_the_largest,
     quad_beside_the_largest,
+    largest_term,
     settle_log,
     settle_logs,
     log_probability,
@@ -198,6 +214,7 @@ LOGSUMEXP = Operation(
     "logsumexp",
     terms_beside_the_largest,
     quad_beside_the_largest,
+    largest_term,
     settle_log,
     settle_logs,
     no_map,
@@ -210,6 +227,7 @@ NORMALISER = Operation(
     "normaliser",
     terms_beside_the_largest,
     quad_beside_the_largest,
+    largest_term,
     settle_log,
     settle_parts,
     no_map,

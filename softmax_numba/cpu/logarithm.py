@@ -26,8 +26,9 @@ _P = hexadecimal(
     "0x1.5555555555558p-1 0x1.99999999952CCp-2 0x1.2492492DF3BA9p-2 0x1.C71C62E26208Bp-3 0x1.7462B58E46EBEp-3 "
     "0x1.39FE42E9740A7p-3 0x1.2B59B713616C9p-3",
 )
-_P_FLOAT32 = hexadecimal(float, "0x1.5555554bb2b2cp-1 0x1.9999eb5d84f14p-2 0x1.245c438323e9ap-2 0x1.ddced7078dd3ap-3")
+_P_FLOAT32 = hexadecimal(float, "0x1.5555541c49b38p-1 0x1.999be4376f96bp-2 0x1.23e7f8ee3c58dp-2 0x1.edbdb0e487f41p-3")
 _SQRT_HALF, _ONE = 0x3FE6A09E667F3BCD, 0x3FF0000000000000  # their bits
+_INTEGERS = 0x4330000000000000  # those of 2**52, whose lowest count up integers
 
 
 @intrinsic
@@ -76,18 +77,45 @@ def inverses(low, high):
     return fma(fma(-low, x, 1.0), x, x), fma(fma(-high, y, 1.0), y, y)
 
 
+@intrinsic
+def octaves_between(typing, total, unit):
+    """``(k, 2**k)`` with 2/3 < total / unit * 2**-k < 3/2, nearly, for vectors of positive normal float64, ``total``
+    not the smaller one: the bits of a floating-point number are its logarithm, but for at most 0.086 of an octave."""
+
+    def emit(context, builder, sig, args):
+        integers = ir.VectorType(ir.IntType(64), total.count)
+
+        def constant(value):
+            return ir.Constant(integers, [value] * total.count)
+
+        of_total, of_unit = (builder.bitcast(arg, integers) for arg in args)
+        apart = builder.add(builder.sub(of_total, of_unit), constant(1 << 51))
+        digits = builder.or_(builder.lshr(apart, constant(52)), constant(_INTEGERS))
+        k = builder.fsub(builder.bitcast(digits, total.llvm), ir.Constant(total.llvm, [2.0**52] * total.count))
+        power = builder.add(builder.and_(apart, constant(-1 << 52)), constant(_ONE))
+        return context.make_tuple(builder, sig.return_type, [k, builder.bitcast(power, total.llvm)])
+
+    return types.UniTuple(total, 2)(total, unit), emit
+
+
 @inlined
-def _log_by_inverse(k, f, inverse):
-    s = f * inverse
+def _quotient(ties, unit, rest):
+    """``(k, n, d)`` with ties + rest / unit = (1 + f) * 2**k and f / (2 + f) = n / d."""
+    k, power = octaves_between(fma(ties, unit, rest), unit)
+    return k, fma(ties - power, unit, rest), fma(ties + power, unit, rest)
+
+
+@inlined
+def _log_of_quotient(k, s):
     q = s * s
     p = fma(fma(fma(q, _P_FLOAT32[3], _P_FLOAT32[2]), q, _P_FLOAT32[1]), q, _P_FLOAT32[0])
-    return fma(k, _LN2, fma(s * q, p, s + s))
+    return fma(k, _LN2, s * fma(p, q, 2.0))
 
 
 @inlined
-def logs_of_sums(ties, rest):
-    """:func:`log_of_sum` of two pairs of vectors, within 2**-34."""
-    k0, f0 = _reduced(ties[0], rest[0])
-    k1, f1 = _reduced(ties[1], rest[1])
-    inverse_0, inverse_1 = inverses(f0 + 2.0, f1 + 2.0)
-    return _log_by_inverse(k0, f0, inverse_0), _log_by_inverse(k1, f1, inverse_1)
+def logs_of_sums(ties, unit, rest):
+    """log(ties + rest / unit) of pairs of vectors, within 2**-34, by a single division."""
+    k0, n0, d0 = _quotient(ties[0], unit[0], rest[0])
+    k1, n1, d1 = _quotient(ties[1], unit[1], rest[1])
+    inverse_0, inverse_1 = inverses(d0, d1)
+    return _log_of_quotient(k0, n0 * inverse_0), _log_of_quotient(k1, n1 * inverse_1)

@@ -11,7 +11,6 @@ import numpy as np
 
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.crosswise import sum_of_each, totals_of_each
-from softmax_numba.cpu.exponential import scale_of
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import KEEPER
@@ -50,7 +49,7 @@ def loss_held(compute):
     their gradients, which lie end to end. ``out`` may be x."""
     settle, sum_panel = KEEPER.settle_vector, panel_sums(KEEPER)
     width = 64 // np.dtype(compute).itemsize
-    refer_lanes, doubles = referring(width), 128 // width  # of a running sum
+    refer_lanes, doubles = referring(KEEPER, width), 128 // width  # of a running sum
     most = MOST_VECTORS * width
     square, sums = width * most, doubles * most
 
@@ -89,7 +88,7 @@ def loss_held(compute):
         vectors = vectors_in_lane(length, width)
         tail = length - (length - 1) // width * width
         group = max(1, min(lanes_in_panel(vectors, width), last - first))
-        zero, scale = compute(0), scale_of(compute(0), None)
+        zero = compute(0)
         filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
         panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width
         if needed > PANEL_ON_STACK:
@@ -118,7 +117,7 @@ def loss_held(compute):
             for r in range(0, count, width):
                 top, tied = load(notes.top, r), sum_of_each(moved(ties, r * width), count - r)
                 total = totals_of_each(moved(totals, r * doubles), top, count - r)
-                factor, peak, log_sum, _ = settle(top, tied, total, scale)
+                factor, peak, log_sum, _ = settle(top, load(notes.unit, r), tied, total)
                 store(notes.factor, r, factor)
                 store(notes.peak, r, peak)
                 store(notes.log_sum, r, log_sum)

@@ -20,7 +20,7 @@ from softmax_numba.cpu.loss_noted import blank_rows, note_rows
 from softmax_numba.cpu.loss_picked import NONE, Found
 from softmax_numba.cpu.memory import fence, filled, load, moved, number_at, put, store
 from softmax_numba.cpu.scales import scales_at
-from softmax_numba.cpu.settling import LOG, PEAK, SECOND, TOP
+from softmax_numba.cpu.settling import LOG, NUMBERS, PEAK, SECOND, TOP
 from softmax_numba.cpu.short import (
     MOST_VECTORS,
     Mapped,
@@ -43,7 +43,7 @@ def loss_turned(compute):
     note_block, settle_block = across(KEEPER, width, read_and_write), settling(KEEPER, width)
     read_rows, write_rows = rows_in(width), rows_out(width, no_map)
     most = MOST_VECTORS * width
-    on_the_stack = 6 * most
+    on_the_stack = NUMBERS * most
 
     @inlined
     def map_vector(p, length, factors):
@@ -91,7 +91,7 @@ def loss_turned(compute):
             note_block(tile, length, None, noted, summed, most, later)
             if past_cache:
                 waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))
-            settle_block(lanes, tile.scales, None, noted, summed, most, results)
+            settle_block(lanes, noted, summed, most, results)
             store(rows.factor, (lanes - 1) // width * width, filled(rows.factor, 0.0))  # of rows that are not there
             note_rows(x, targets, share, losses, begin, lanes, found, options, ignore, rows)
             p = values

@@ -78,8 +78,8 @@ def narrow_lanes(operation, compute):
             for i in range(length, (length + 3) & ~3):
                 store(panel, i * width, filled(panel, -np.inf))
             top = largest_of_lanes(panel, width, length)
-            ties, total = reduce_vector(panel, terms, length, top, scale, slots)
-            factor, peak, log_sum, result = settle(top, ties, total, scale)
+            unit, ties, total = reduce_vector(panel, terms, length, top, scale, slots)
+            factor, peak, log_sum, result = settle(top, unit, ties, total)
             if one_number:
                 store(notes, 0, factor)
                 store(notes, width, peak)

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import for_both
 from softmax_numba.cpu.lane import BLOCK
-from softmax_numba.cpu.middle import PAGE_BYTES
+from softmax_numba.cpu.middle import LONGEST_GROUPED, PAGE_BYTES
 from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 from softmax_numba.cpu.short import short_tiles_of
 from softmax_numba.cpu.tiles import vectors_across
@@ -71,10 +71,12 @@ PAST_CACHE_BYTES = 2**22
 
 
 @for_both
-def longest_middle_past_cache(line: int, itemsize: int) -> int:
+def longest_middle_past_cache(line: int, itemsize: int, one_number: bool) -> int:
     """Up to which length columns gain by the panel past the caches, where a line has so many bytes."""
     if line % PAGE_BYTES != 0:
         return MIDDLE_PAST_CACHE_TO
+    if one_number:
+        return LONGEST_GROUPED
     return 16 if itemsize == 8 else 21
 
 
@@ -172,7 +174,7 @@ def sweep_over(
             return SHALLOW
         if columnar and length <= MIDDLE_TO:
             near = itemsize == 2 or not is_past_cache(outer * length * inner * itemsize)
-            if near or length <= longest_middle_past_cache(inner * itemsize, itemsize):
+            if near or length <= longest_middle_past_cache(inner * itemsize, itemsize, one_number):
                 return MIDDLE
         if columnar and length >= (DEEP_PAST_CACHE_FROM if past_cache else DEEP_FROM):
             return DEEP

@@ -64,6 +64,7 @@ class Notes(NamedTuple):
     magic: object
     floor: object
     top: object
+    unit: object
     factor: object
     peak: object
     log_sum: object
@@ -74,6 +75,7 @@ class Notes(NamedTuple):
 def blank_notes(like):
     """A notebook on the stack, for numbers like ``like``."""
     return Notes(
+        on_stack(like, MOST_LANES),
         on_stack(like, MOST_LANES),
         on_stack(like, MOST_LANES),
         on_stack(like, MOST_LANES),
@@ -99,15 +101,18 @@ def lanes_ahead(group, lanes, lane_bytes):
 
 
 @functools.cache
-def referring(width):
+def referring(operation, width):
     """Compiles the step from lanes' largest values to what their exponentials are relative to."""
+    term = operation.largest_term
 
     @inlined
     def refer_lanes(tops, count, notes, temperature):
         for r in range(0, count, width):
             top = largest_of_each(moved(tops, r * width), count - r)
-            ref = reference(safe_top(top), scale_for(notes.scales, r, width, temperature))
+            scale = scale_for(notes.scales, r, width, temperature)
+            ref = reference(safe_top(top), scale)
             store(notes.top, r, top)
+            store(notes.unit, r, term(top, ref, scale))
             store(notes.shift, r, ref.shift)
             store(notes.magic, r, ref.magic)
             store(notes.floor, r, ref.floor)
@@ -226,7 +231,7 @@ def rows(operation, compute):
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
     counts_ties = operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
-    refer_lanes, doubles = referring(width), 128 // width  # of a running sum
+    refer_lanes, doubles = referring(operation, width), 128 // width  # of a running sum
     most = MOST_VECTORS * width
     square, sums = width * most, doubles * most
 
@@ -282,10 +287,10 @@ def rows(operation, compute):
                 waiting = without_lines(waiting, done if vectors > 3 else 0)
 
             for r in range(0, count, width):
-                top, scale = load(notes.top, r), scale_for(notes.scales, r, width, temperature)
+                top = load(notes.top, r)
                 tied = sum_of_each(moved(ties, r * width), count - r) if counts_ties else top
                 total = totals_of_each(moved(totals, r * doubles), top, count - r)
-                factor, peak, log_sum, result = settle(top, tied, total, scale)
+                factor, peak, log_sum, result = settle(top, load(notes.unit, r), tied, total)
                 store(notes.factor, r, factor)
                 store(notes.peak, r, peak)
                 store(notes.log_sum, r, log_sum)

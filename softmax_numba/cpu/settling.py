@@ -13,14 +13,14 @@ from numba.extending import overload
 from softmax_numba.cpu.exponential import exp_relative, format_of, reference
 from softmax_numba.cpu.inlining import INLINED, inlined
 from softmax_numba.cpu.logarithm import inverses, log_of_sum, logs_of_sums
-from softmax_numba.cpu.simd import fma, magnitude, narrowed, select, widened
+from softmax_numba.cpu.simd import anywhere, fma, magnitude, narrowed, select, widened
 from softmax_numba.cpu.sums import two_sum
 
 # A sweep's notebook: `numbers` in the compute dtype and `sums` in float64, a row a quantity. A block's place in a row
 # is lane + block * step; PEAK and LOG are the lane's and stand at each of its blocks.
-TOP, TIES, FIRST, SECOND, PEAK, LOG = range(6)
+TOP, TIES, UNIT, FIRST, SECOND, PEAK, LOG = range(7)
 HIGH, LOW, WEIGHT = range(3)
-NUMBERS, SUMS = 6, 3
+NUMBERS, SUMS = 7, 3
 
 
 @inlined
@@ -135,16 +135,17 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
 # shorter logarithm gives them other bits than the functions above would.
 
 
-def settle_sums(top, ties, total, scale):
-    """Softmax: the vectors SECOND, PEAK and LOG of Settled, and the lanes' results."""
+def settle_sums(top, unit, ties, total):
+    """Softmax: the vectors SECOND, PEAK and LOG of Settled, and the lanes' results. ``unit`` is the term of the largest
+    value, ``total`` the sum of the others, and of these as well where they are no ``ties``."""
     raise NotImplementedError("only inside compiled code")
 
 
 @overload(settle_sums, jit_options=INLINED)
-def _settle_sums(top, ties, total, scale):
+def _settle_sums(top, unit, ties, total):
     if top.element == types.float32:
 
-        def settle_float32(top, ties, total, scale):
+        def settle_float32(top, unit, ties, total):
             low, high = inverses(*total)
             inverse = narrowed(low, high)
             inverse = select(top == -np.inf, np.nan, inverse)
@@ -152,7 +153,7 @@ def _settle_sums(top, ties, total, scale):
 
         return settle_float32
 
-    def settle_float64(top, ties, total, scale):
+    def settle_float64(top, unit, ties, total):
         high, low = total
         inverse = 1.0 / high
         nearer = inverse + inverse * (fma(-high, inverse, 1.0) - low * inverse)
@@ -163,30 +164,33 @@ def _settle_sums(top, ties, total, scale):
     return settle_float64
 
 
-def settle_logs(top, ties, total, scale):
+def settle_logs(top, unit, ties, total):
     """log_softmax and logsumexp: as :func:`settle_sums`."""
     raise NotImplementedError("only inside compiled code")
 
 
 @overload(settle_logs, jit_options=INLINED)
-def _settle_logs(top, ties, total, scale):
+def _settle_logs(top, unit, ties, total):
     if top.element == types.float32:
 
-        def settle_float32(top, ties, total, scale):
-            unit = exp_relative(top, reference(safe_top(top), scale), scale)
+        def settle_float32(top, unit, ties, total):
             t = widened(top)
-            inverse_0, inverse_1 = inverses(*widened(unit))
-            logs = logs_of_sums(widened(ties), (total[0] * inverse_0, total[1] * inverse_1))
-            log_0, result_0 = _finite_or_not(t[0], total[0], logs[0])
-            log_1, result_1 = _finite_or_not(t[1], total[1], logs[1])
+            logs = logs_of_sums(widened(ties), widened(unit), total)
+            log_0, log_1 = logs
+            result_0, result_1 = t[0] + log_0, t[1] + log_1
+            if anywhere(magnitude(top) == np.inf):
+                log_0, result_0 = _finite_or_not(t[0], total[0], log_0)
+                log_1, result_1 = _finite_or_not(t[1], total[1], log_1)
             return top, top, narrowed(log_0, log_1), (result_0, result_1)
 
         return settle_float32
 
-    def settle_float64(top, ties, total, scale):
-        unit = exp_relative(top, reference(safe_top(top), scale), scale)
+    def settle_float64(top, unit, ties, total):
         rest = total[0] + total[1]
-        log_sum, result = _finite_or_not(top, rest, log_of_sum(ties, rest / unit))
+        log_sum = log_of_sum(ties, rest / unit)
+        result = top + log_sum
+        if anywhere(magnitude(top) == np.inf):
+            log_sum, result = _finite_or_not(top, rest, log_sum)
         return top, top, log_sum, (result, result)
 
     return settle_float64
@@ -199,29 +203,27 @@ def _finite_or_not(top, rest, log_sum):
     return select(infinite, np.nan, log_sum), select(infinite, top + rest, top + log_sum)
 
 
-def settle_parts(top, ties, total, scale):
+def settle_parts(top, unit, ties, total):
     """All that :func:`settle_log` notes: as :func:`settle_logs`, and SECOND too."""
     raise NotImplementedError("only inside compiled code")
 
 
 @overload(settle_parts, jit_options=INLINED)
-def _settle_parts(top, ties, total, scale):
+def _settle_parts(top, unit, ties, total):
     if top.element == types.float32:
 
-        def settle_float32(top, ties, total, scale):
-            unit = exp_relative(top, reference(safe_top(top), scale), scale)
+        def settle_float32(top, unit, ties, total):
             u, n = widened(unit), widened(ties)
             low, high = inverses(fma(n[0], u[0], total[0]), fma(n[1], u[1], total[1]))
             inverse = narrowed(low, high)
-            _, peak, log_sum, result = settle_logs(top, ties, total, scale)
+            _, peak, log_sum, result = settle_logs(top, unit, ties, total)
             return select(magnitude(top) == np.inf, np.nan, inverse), peak, log_sum, result
 
         return settle_float32
 
-    def settle_float64(top, ties, total, scale):
-        unit = exp_relative(top, reference(safe_top(top), scale), scale)
+    def settle_float64(top, unit, ties, total):
         inverse = 1.0 / fma(ties, unit, total[0] + total[1])
-        _, peak, log_sum, result = settle_logs(top, ties, total, scale)
+        _, peak, log_sum, result = settle_logs(top, unit, ties, total)
         return select(magnitude(top) == np.inf, np.nan, inverse), peak, log_sum, result
 
     return settle_float64

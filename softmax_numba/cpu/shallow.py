@@ -161,7 +161,8 @@ def lanes_in_vector(k, stop, width, shift):
 def shallow_columns(operation, compute):
     """Compiles the sweep over vectors ``first`` to ``last`` of neighbouring lanes of an array (outer, length, inner)
     whose lanes lie side by side, as do their results. There is no mask."""
-    term, settle, value = operation.term, operation.settle_vector, operation.map
+    term, largest_term = operation.term, operation.largest_term
+    settle, value = operation.settle_vector, operation.map
     one_number, maps_exponentials = operation.one_number, operation.maps_exponentials
     store_lanes = operation.store
     width = 64 // np.dtype(compute).itemsize
@@ -193,7 +194,7 @@ def shallow_columns(operation, compute):
             total = total_of_slots(terms, width, 1, 8)
         else:
             total = total_of_slots(terms, width, 1, 4)
-        factor, peak, log_sum, result = settle(top, ties, total, scale)
+        factor, peak, log_sum, result = settle(top, largest_term(top, one, scale), ties, total)
         found = Settled(fourfold(factor), fourfold(peak), fourfold(log_sum))
         if maps_exponentials:
             x, y = e, more
@@ -221,8 +222,10 @@ def shallow_columns(operation, compute):
         )
         e, ties = terms_of_four(x, joined_four(left, left, right, right), ref, wide, terms)
         t0, t1, t2, t3 = quarters(ties)
-        f0, p0, l0, r0 = settle(left, t0 + t1, total_of_slots(terms, width, 1, 2), scale)
-        f1, p1, l1, r1 = settle(right, t2 + t3, total_of_slots(moved(terms, 2 * width), width, 1, 2), scale)
+        unit, total = largest_term(left, one, scale), total_of_slots(terms, width, 1, 2)
+        f0, p0, l0, r0 = settle(left, unit, t0 + t1, total)
+        unit, total = largest_term(right, other, scale), total_of_slots(moved(terms, 2 * width), width, 1, 2)
+        f1, p1, l1, r1 = settle(right, unit, t2 + t3, total)
         if one_number:
             store_lanes(to, to_step, width, in_compute_dtype(terms, r0), f0, p0, l0)
             store_lanes(moved(to, width), to_step, width, in_compute_dtype(terms, r1), f1, p1, l1)

@@ -233,7 +233,7 @@ def short_rows(operation, compute):
             note_block(tile, length, temperature, noted, summed, most, later)
             if in_one:
                 waiting = without_lines(waiting, min(waiting.whole, quads * 4 * width))
-            settle_block(lanes, scales, temperature, noted, summed, most, results)
+            settle_block(lanes, noted, summed, most, results)
             p = values
             for k in range(0, lanes, width):
                 if one_number and side_by_side:

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from softmax_numba.cpu.hidden import hidden
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.memory import decode, encode, place_of, stored
 from softmax_numba.cpu.partial import load_some_of_each, store_some
@@ -52,10 +53,16 @@ def _transposed(builder, vectors):
 
 
 def _rows(builder, base, stride, first_row, count, kind):
-    """Where so many rows begin, as pointers to a piece of each."""
-    base = builder.bitcast(base, I8.as_pointer())
-    offsets = (builder.mul(I64(row), stride) for row in range(first_row, first_row + count))
-    return [builder.bitcast(builder.gep(base, [offset]), kind.as_pointer()) for offset in offsets]
+    """Where so many rows begin, as pointers to a piece of each.
+
+    Every fourth is hidden: from one group of rows to the next, LLVM would carry all of them along on the stack. The
+    three after it are within reach of an address of its own.
+    """
+    base, rows = builder.bitcast(base, I8.as_pointer()), []
+    for row in range(first_row, first_row + count, 4):
+        fourth = hidden(builder, builder.gep(base, [builder.mul(I64(row), stride)]))
+        rows += [builder.gep(fourth, [builder.mul(I64(k), stride)]) for k in range(4)]
+    return [builder.bitcast(row, kind.as_pointer()) for row in rows[:count]]
 
 
 def _places(builder, vector, first, count):

@@ -68,6 +68,7 @@ class Notes(NamedTuple):
     """What is noted of the rows of a group before their exponentials are computed: pointers to a number a row."""
 
     top: object
+    unit: object
     shift: object
     magic: object
     floor: object
@@ -82,7 +83,7 @@ def _blank(like):
 @inlined
 def _blank_notes(like):
     scales = Scales(_blank(like), _blank(like), _blank(like), _blank(like))
-    return Notes(_blank(like), _blank(like), _blank(like), _blank(like), scales)
+    return Notes(_blank(like), _blank(like), _blank(like), _blank(like), _blank(like), scales)
 
 
 @functools.cache
@@ -147,6 +148,7 @@ def woven(operation, compute):
     """Compiles the sweep over rows ``first`` to ``last``, of one block each, of an array (rows, length, 1) whose rows'
     own values lie side by side, and so do their results, of which there is one for each. There is no mask."""
     settle, keeps, map_to = operation.settle_vector, operation.maps_exponentials, stretch_map(operation.map)
+    term = operation.largest_term
     compute_row, (mate_of, _, finish) = _row_step(operation), mates(operation)
     size = np.dtype(compute).itemsize
     width = 64 // size
@@ -157,19 +159,21 @@ def woven(operation, compute):
     def refer(tops, count, notes, temperature):
         """Notes what the exponentials of each row are relative to."""
         top = largest_of_each(tops, count)
-        ref = reference(safe_top(top), scale_for(notes.scales, 0, width, temperature))
+        scale = scale_for(notes.scales, 0, width, temperature)
+        ref = reference(safe_top(top), scale)
         store(notes.top, 0, top)
+        store(notes.unit, 0, term(top, ref, scale))
         store(notes.shift, 0, ref.shift)
         store(notes.magic, 0, ref.magic)
         store(notes.floor, 0, ref.floor)
 
     @inlined
-    def settle_rows(totals, ties, count, notes, temperature, settled):
+    def settle_rows(totals, ties, count, notes, settled):
         """Notes what each row comes to."""
         top = load(notes.top, 0)
         tied = top if keeps else sum_of_each(ties, count)
-        scale = scale_for(notes.scales, 0, width, temperature)
-        factor, peak, log_sum, _ = settle(top, tied, totals_of_each(totals, top, count), scale)
+        total = totals_of_each(totals, top, count)
+        factor, peak, log_sum, _ = settle(top, load(notes.unit, 0), tied, total)
         store(settled.factor, 0, factor)
         store(settled.peak, 0, peak)
         store(settled.log_sum, 0, log_sum)
@@ -242,13 +246,13 @@ def woven(operation, compute):
                 given, to = moved(source, r * source_step), moved(target, r * target_step)
                 map_to(given, length, to, of_row(settled, r), scale_for(scales, r, 1, temperature), streamed)
             if count > 0:
-                settle_rows(totals, ties, count, notes, temperature, settled)
+                settle_rows(totals, ties, count, notes, settled)
             if waits:
                 without_lines(leaving, min(leaving.whole, count * padded))
                 waiting = with_more(waiting, before * length)
             at, before, count, known = at + group, count, known, coming
             kept, others = others, kept
-            spare = Notes(notes.top, notes.shift, notes.magic, notes.floor, scales)
+            spare = Notes(notes.top, notes.unit, notes.shift, notes.magic, notes.floor, scales)
             scales, notes, next_notes = notes.scales, next_notes, spare
         if waits:
             release(leaving.values)
