@@ -87,7 +87,7 @@ def loss_held(compute):
         length, options = x.shape[1], options_from(numbers)
         vectors = vectors_in_lane(length, width)
         tail = length - (length - 1) // width * width
-        group = max(1, min(lanes_in_panel(vectors, width), last - first))
+        group = max(1, min(lanes_in_panel(vectors, width, False), last - first))
         zero = compute(0)
         filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
         panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width

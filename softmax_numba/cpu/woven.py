@@ -19,6 +19,7 @@ from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
 from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
 from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference
+from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.mates import Later, largest_values, look, mates
@@ -49,13 +50,16 @@ from softmax_numba.cpu.waiting import (
 )
 from softmax_numba.cpu.wide import filled_wide, load_first_wide, load_wide, sum_of_quarters
 
-# How much of the first cache the exponentials of a group take, if it is more than one row. There are two groups of
-# them, and two of results that wait: twice as much was 0.87x as fast past the caches.
-GROUP_BYTES = 2**12
-# Where none are kept, so much of the rows themselves: measured on a Zen 3, 1.05x to 1.25x the speed of groups of 4 kB,
-# since the logarithm of one row takes as long as those of sixteen.
+# How much of the caches the exponentials of a group take, if it is more than one row. There are two groups of them,
+# and two of results that wait: with registers of 512 bits, twice as much was 0.87x as fast past the caches. With others
+# such rows do not wait: measured on a Zen 3 1.03x to 1.14x, since one row is settled in the time of sixteen.
+GROUP_BYTES = 2**12 if REGISTER_BITS == 512 else 2**15
+# Where none are kept, so much of the rows themselves: measured on a Zen 3, 1.05x to 1.25x the speed of groups of 4 kB.
 ROWS_BYTES = 2**15
 MOST = 16  # rows of a group: one vector of them
+# Three groups are on their way at once: of fewer than so many, too little is woven. Measured on a Zen 3 with 12 to 64
+# rows a thread, 1.05x to 1.1x; where a group is longest for its logarithms' sake, 0.88x to 1.1x.
+LEAST_GROUPS = 4
 # Rows of up to so many bytes that follow each other wait until later ones are computed and are streamed as one stretch.
 WAITING_ROW_BYTES = 2**12
 # Results of so many bytes a row are written from where a cache line begins: measured, 1.1x at 4 kB, 0.95x at 400 B.
@@ -186,7 +190,8 @@ def woven(operation, compute):
         length, zero = x.shape[1], compute(0)
         whole, padded = length // quad * quad, (length + quad - 1) // quad * quad
         room_bytes = GROUP_BYTES if keeps else ROWS_BYTES
-        group = min(max(1, min(width, room_bytes // (padded * size))), last - first)
+        most = (last - first) // LEAST_GROUPS if keeps else last - first
+        group = max(1, min(width, room_bytes // (padded * size), most))
         # Rows that go past the cache wait where they follow each other, long ones are streamed row by row.
         waits = past_cache and out.strides[0] == length * out.itemsize <= WAITING_ROW_BYTES
         streamed = past_cache and not waits and length * out.itemsize >= STREAMED_ROW_BYTES
