@@ -1,8 +1,8 @@
 """The sweep along columns of middling depth: lanes that lie side by side and of which the first cache holds a vector.
 
 Twenty-one classes a pixel: a vector of every line is put into a panel in the first cache, where the lanes are reduced
-(``across.py``), and results go from there to all lines. Nothing is done beside: with 16 registers what memory does
-meanwhile, in the sweep along other columns, takes longer than it saves.
+(``across.py``), and results go from there to all lines. Nothing is done beside, or next to nothing: with 16 registers
+what memory does meanwhile, in the sweep along other columns, takes longer than it saves.
 """
 
 import functools
@@ -42,7 +42,6 @@ from softmax_numba.cpu.wide import filled_wide, load_wide, store_apart
 # line their results are not streamed. Measured on a Zen 3 beside those that are: 1.1x to 1.2x at 9 to 16 values, level
 # at 21; of other lines 0.8x to 0.95x.
 PAGE_BYTES = 2**12
-
 
 # From such lines of no more than so many values, for which there is one number a lane, so many vectors are taken at
 # once, and memory is asked for a later group, line by line, while exponentials are computed. What a group needs, asked
@@ -94,7 +93,7 @@ def _read_group(p, step, length, panel, pitch, tops):
 
 
 class Coming(NamedTuple):
-    """The next group of vectors."""
+    """A later group of vectors."""
 
     first: object  # its first line
     step: int  # from there to the next
@@ -116,7 +115,7 @@ class Buffers(NamedTuple):
 
 @inlined
 def ask_for_line(coming, part, temperature):
-    """Asks memory for a line of the next group: for all of them at once, a core would have to wait."""
+    """Asks memory for a line of a later group: for all of them at once, a core would have to wait."""
     at = min(part, coming.last) * coming.step
     for k in range(GROUP):
         prefetch(coming.first, at + k * width_of(coming.first))

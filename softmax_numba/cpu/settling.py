@@ -175,8 +175,7 @@ def _settle_logs(top, unit, ties, total):
 
         def settle_float32(top, unit, ties, total):
             t = widened(top)
-            logs = logs_of_sums(widened(ties), widened(unit), total)
-            log_0, log_1 = logs
+            log_0, log_1 = logs_of_sums(widened(ties), widened(unit), total)
             result_0, result_1 = t[0] + log_0, t[1] + log_1
             if anywhere(magnitude(top) == np.inf):
                 log_0, result_0 = _finite_or_not(t[0], total[0], log_0)
