@@ -58,11 +58,13 @@ PLANS = (
 def for_lanes(name, length, masked=False):
     """The plans for lanes of that length."""
     longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8, "middle": BLOCK, "narrow": BLOCK}
+    # Lanes of a block never come there, and their logarithm is a shorter one (settling.py).
+    shortest = {} if name == "softmax" else {"blocks": BLOCK + 1, "long": BLOCK + 1}
     without_mask = ("short", "woven", "deep", "shallow", "middle", "narrow")
     return [
         plan
         for plan in PLANS
-        if length <= longest.get(plan.sweep, length)
+        if shortest.get(plan.sweep, length) <= length <= longest.get(plan.sweep, length)
         and not (masked and plan.sweep in without_mask)
         and not (OPERATIONS[name].one_number and plan.sweep == "woven")
     ]
