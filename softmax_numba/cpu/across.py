@@ -48,10 +48,15 @@ def _add_up(terms, step, count, slots, first):
         store_total(slots, s, total)
 
 
+def _few(width):
+    """A quarter and a half of a vector's places, of which sums of so few values have slots; four are summed at once."""
+    return max(4, width // 4), width // 2
+
+
 @functools.cache
 def _slots(width):
     """Compiles how many vectors of terms the running sum of so many values is made of."""
-    half, quarter = width // 2, max(4, width // 4)
+    quarter, half = _few(width)
 
     @inlined
     def slots_of(count):
@@ -66,7 +71,7 @@ def _slots(width):
 
 @functools.cache
 def _total_of_few(width):
-    half, quarter = width // 2, max(4, width // 4)
+    quarter, half = _few(width)
 
     @inlined
     def total_of_few(terms, step, count):

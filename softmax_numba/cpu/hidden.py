@@ -7,18 +7,14 @@ from numba.extending import intrinsic
 from softmax_numba.cpu.host import FEW_REGISTERS
 
 
-def _hidden(builder, value, register):
-    """The same value, of which nothing is known."""
+def hidden(builder, value, register="r", in_memory=False):
+    """For an intrinsic: the same value in a general register, or one of floats ("x"), unknown to the compiler to be so;
+    what it points to may have changed, too, if that is ``in_memory``."""
     kind = ir.FunctionType(value.type, [value.type])
     same = builder.asm(kind, "", f"={register},0", [value], side_effect=False)
     same.attributes.add("nounwind")
-    return same
-
-
-def hidden(builder, value):
-    """For an intrinsic: the same pointer, unknown to the compiler to be so, which has nothing to do with memory."""
-    same = _hidden(builder, value, "r")
-    same.attributes.add("readnone")
+    if not in_memory:
+        same.attributes.add("readnone")
     return same
 
 
@@ -29,9 +25,7 @@ def unknown(typing, x):
     def alike(builder, value):
         if value.type != ir.FloatType() or not FEW_REGISTERS:
             return value
-        same = _hidden(builder, value, "x")
-        same.attributes.add("readnone")
-        return same
+        return hidden(builder, value, "x")
 
     def emit(context, builder, sig, args):
         if not isinstance(x, types.UniTuple):
@@ -46,7 +40,7 @@ def unknown(typing, x):
 def again(typing, pointer):
     """The same pointer, unknown to the compiler to be so: values that are read there a second time do not occupy
     registers, or the stack, in between."""
-    return pointer(pointer), lambda context, builder, sig, args: _hidden(builder, args[0], "r")
+    return pointer(pointer), lambda context, builder, sig, args: hidden(builder, args[0], in_memory=True)
 
 
 @intrinsic
@@ -54,8 +48,6 @@ def some_zero(typing, pointer):
     """A 0 of what a pointer points to, not known to be one: of a loop that puts down zeros LLVM makes a call."""
 
     def emit(context, builder, sig, args):
-        same = _hidden(builder, context.get_constant(pointer.dtype, 0), "x")
-        same.attributes.add("readnone")
-        return same
+        return hidden(builder, context.get_constant(pointer.dtype, 0), "x")
 
     return pointer.dtype(pointer), emit

@@ -64,12 +64,6 @@ def quad_beside_the_largest(e, x, p, i, top, ties):
 
 
 @inlined
-def largest_term(top, ref, scale):
-    """The exponential of a largest value, which is what log_softmax's sums are relative to."""
-    return exp_relative(top, ref, scale)
-
-
-@inlined
 def no_term(top, ref, scale):
     """Softmax: nobody asks for it."""
     return top
@@ -161,7 +155,7 @@ class Operation:
     name: str
     term: Callable
     term_of_quad: Callable  # the same for four vectors that stand somewhere, of one lane, whose ties are one vector
-    largest_term: Callable  # that of a lane's largest value
+    largest_term: Callable  # that of a lane's largest value, which the others' sum is divided by
     settle: Callable
     settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
@@ -201,7 +195,7 @@ LOG_SOFTMAX = Operation(
     "log_softmax",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    largest_term,
+    exp_relative,
     settle_log,
     settle_logs,
     log_probability,
@@ -214,7 +208,7 @@ LOGSUMEXP = Operation(
     "logsumexp",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    largest_term,
+    exp_relative,
     settle_log,
     settle_logs,
     no_map,
@@ -227,7 +221,7 @@ NORMALISER = Operation(
     "normaliser",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    largest_term,
+    exp_relative,
     settle_log,
     settle_parts,
     no_map,

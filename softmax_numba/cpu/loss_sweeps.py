@@ -36,8 +36,8 @@ from softmax_numba.dtypes import STORED, dtype_of, storage_of
 
 # So many bytes of values wait in a thread's cache until their losses are taken.
 CHUNK_BYTES = 2**18
-# Of many, a multiple of what is settled at once: one row more takes as long as several.
-LANES_TOGETHER = 16
+# Of many rows, a multiple of what is settled at once: one more takes as long as several.
+ROWS_TOGETHER = 16
 # Forms of kernels that find out themselves what normalises a lane, or need not know.
 NORMALISED = ("held", "turned", "certain")
 # Those for gradients of index targets along rows that lie end to end, by the sweep that normalises them.
@@ -209,8 +209,8 @@ def arranged(
     past_cache = gradient and is_past_cache(size)
     kernel = Kernel(form, storage, targets, dense, gradient)
     some = max(1, CHUNK_BYTES * units // size)
-    if some > LANES_TOGETHER:
-        some -= some % LANES_TOGETHER
+    if chosen.sweep == "rows" and some > ROWS_TOGETHER:
+        some -= some % ROWS_TOGETHER
     return Arrangement(kernel, chosen, units, of_unit, some, past_cache)
 
 

@@ -31,7 +31,7 @@ from softmax_numba.cpu.memory import (
     stream,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scales_at
+from softmax_numba.cpu.scales import note_scale, scale_for, scales_at
 from softmax_numba.cpu.settling import LOG, NUMBERS, PEAK, SECOND, SUMS, TOP, Settled
 from softmax_numba.cpu.shallow import AHEAD_BYTES, lanes_in_vector, shift_of, slab_at
 from softmax_numba.cpu.simd import in_compute_dtype, larger
@@ -107,7 +107,6 @@ class Buffers(NamedTuple):
     pitch: int  # numbers from a vector's panel to the next one's
     terms: object
     slots: object
-    scales: Scales
     noted: object
     summed: object
     results: object
@@ -131,7 +130,7 @@ def middle_columns(operation, compute):
     note_block, settle_block = across(operation, width, ask_for_line), settling(operation, width)
     reduce_vector = reduction_in_panel(operation, width)
     most = GROUP * width
-    of_scales, of_notes, of_sums = 4 * most, NUMBERS * most, SUMS * most
+    of_scales, of_notes, of_sums = 4 * width, NUMBERS * most, SUMS * most
 
     @inlined
     def write(panel, length, left, found, scale, to, to_step, past_cache):
@@ -150,13 +149,13 @@ def middle_columns(operation, compute):
                 store(to, i * to_step, value(load(panel, i * width), found, scale))
 
     @inlined
-    def number_group(p, step, length, buffers, temperature, to, to_step):
-        """The results of a group of vectors, a number a lane."""
-        panel, scales, noted, results = buffers.panel, buffers.scales, buffers.noted, buffers.results
+    def number_group(p, step, length, buffers, to, to_step):
+        """The results of a group of vectors, a number a lane; without temperatures, nobody looks at the scales."""
+        panel, noted, results = buffers.panel, buffers.noted, buffers.results
         _read_group(p, step, length, panel, buffers.pitch, moved(noted, TOP * most))
-        tile = Tile(0, 0, most, panel, buffers.pitch, width, scales, panel, buffers.terms, buffers.slots)
+        tile = Tile(0, 0, most, panel, buffers.pitch, width, scales_at(panel, 0), panel, buffers.terms, buffers.slots)
         coming = Coming(moved(p, GROUPS_AHEAD * most), step, length - 1)
-        note_block(tile, length, temperature, noted, buffers.summed, most, coming)
+        note_block(tile, length, None, noted, buffers.summed, most, coming)
         settle_block(most, noted, buffers.summed, most, results)
         for k in range(0, most, width):
             number = in_compute_dtype(panel, (load(results, k), load(results, k + width - 8)))
@@ -166,12 +165,13 @@ def middle_columns(operation, compute):
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
         group, pitch = 1, ((length + width - 1) // width * width + 1) * width
-        if one_number and x.strides[1] % PAGE_BYTES == 0 and length <= LONGEST_GROUPED:
+        if one_number and temperature is None and x.strides[1] % PAGE_BYTES == 0 and length <= LONGEST_GROUPED:
             group = GROUP
         panel, slots = allocated(compute(0), group * pitch + 4 * width * width), allocated(0.0, 16 * width)
-        terms, scales = moved(panel, group * pitch), scales_at(on_stack(compute(0), of_scales), most)
+        terms = panel if maps_exponentials else moved(panel, group * pitch)
+        scales = scales_at(on_stack(compute(0), of_scales), width)
         notes = on_stack(compute(0), of_notes), on_stack(0.0, of_sums), on_stack(0.0, most)
-        buffers = Buffers(panel, pitch, terms, slots, scales, *notes)
+        buffers = Buffers(panel, pitch, terms, slots, *notes)
         step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
         shift = shift_of(out, width, past_cache)
         begin = first
@@ -182,16 +182,15 @@ def middle_columns(operation, compute):
                 if group > 1 and stop - k >= most:
                     left = most
                 if temperature is not None:
-                    for i in range(group * width):  # lanes that fill up the vector take the last one's
+                    for i in range(width):  # lanes that fill up the vector take the last one's
                         note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))
                 k += left
                 if one_number and left > width:
-                    number_group(p, step, length, buffers, temperature, to, to_step)
+                    number_group(p, step, length, buffers, to, to_step)
                     continue
                 scale = scale_for(scales, 0, width, temperature)
                 top = _read(p, step, length, left, panel)
-                to_terms = panel if maps_exponentials else terms
-                unit, ties, total = reduce_vector(panel, to_terms, length, top, scale, slots)
+                unit, ties, total = reduce_vector(panel, terms, length, top, scale, slots)
                 factor, peak, log_sum, result = settle(top, unit, ties, total)
                 if one_number:
                     store_lanes(to, to_step, left, in_compute_dtype(panel, result), factor, peak, log_sum)
