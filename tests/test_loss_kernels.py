@@ -44,6 +44,15 @@ def taken(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "size"),
+    [((1050, 1001), np.float32, 64), ((70, 4096), np.float64, 8), ((70, 2000), np.float64, 16)],
+)
+def test_chunks_of_rows_are_multiples_of_what_is_settled_at_once(shape, dtype, size, taken):
+    drawn(3, dtype, shape, 1, "indices", z_loss=0.3).loss()
+    assert [how.size for how in taken] == [size]
+
+
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch, request):
     """Each way to normalise lanes goes with each way through them afterwards."""

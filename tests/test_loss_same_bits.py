@@ -11,7 +11,7 @@ from loss_cases import KINDS, PLACES, Case, drawn, every_kind
 from oracle import same_bits
 from processes import THREADS, run
 
-from softmax_numba import cross_entropy_and_grad
+from softmax_numba import cross_entropy, cross_entropy_and_grad, logsumexp
 
 pytestmark = no_warnings
 
@@ -50,6 +50,21 @@ def test_in_any_layout(kind, dtype):
         else:
             for how in PLACES:
                 assert_same(case.placed(how), expected, how)
+
+
+@every_float
+def test_maps_whose_lines_stand_at_the_same_place_of_every_page(dtype):
+    """Numbers of lanes, among them infinite ones and NaN, as of rows: several vectors at once, and what is left."""
+    rng = np.random.default_rng(7)
+    for length, inner in ((9, 1024), (21, 2048), (48, 1024), (21, 1024 + 512)):
+        whole = rng.normal(size=(2, length, 2048)).astype(dtype)
+        x, targets = whole[:, :, :inner], rng.integers(0, length, (2, inner))
+        x[0, :, 5], x[0, 3, 70], x[0, 2, 90], x[1, 1:, 33], x[1, 4, 500] = -np.inf, np.inf, np.nan, -np.inf, -np.inf
+        rows = np.ascontiguousarray(x.transpose(0, 2, 1))
+        for dense in (x, np.ascontiguousarray(x)):
+            assert same_bits(logsumexp(dense, 1), logsumexp(rows, 2)), (length, inner)
+            found = cross_entropy(dense, targets, axis=1, reduction="none")
+            assert same_bits(found, cross_entropy(rows, targets, axis=2, reduction="none")), (length, inner)
 
 
 @every_kind

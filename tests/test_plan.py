@@ -157,11 +157,14 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     assert (found.sweep, found.shares > 1, found.past_cache) == (sweep, shared, past_cache)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_how_deep_a_map_with_one_number_a_pixel_may_be(dtype):
-    """Where lines stand at the same place of every page, and where they do not."""
-    for length, inner, sweep in ((48, 65_536, MIDDLE), (49, 65_536, "columns"), (64, 50_000, MIDDLE)):
-        assert planned(8, length, inner, dtype, one_number=True).sweep == sweep
+@pytest.mark.parametrize(("itemsize", "with_results"), [(4, 21), (8, 16)])
+def test_how_deep_a_map_may_be_whose_lines_stand_at_the_same_place_of_every_page(itemsize, with_results, monkeypatch):
+    """With one number a pixel, and with results."""
+    monkeypatch.setattr(planning, "MIDDLE_TO", 255)
+    for one_number, deepest in ((True, 48), (False, with_results)):
+        for length, middle in ((deepest, True), (deepest + 1, False)):
+            found = planning.sweep_over(8, length, 65_536, itemsize, False, one_number, True, True)
+            assert (found == planning.MIDDLE) == middle, (one_number, length)
 
 
 @given(

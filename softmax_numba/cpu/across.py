@@ -17,6 +17,8 @@ from softmax_numba.cpu.simd import larger
 from softmax_numba.cpu.sums import as_total, load_sums, load_total, plus, store_sums, store_total, total_of_slots
 from softmax_numba.cpu.wide import filled_wide, fourfold, largest_of_quarters, load_apart, store_apart, sum_of_quarters
 
+QUAD = 4  # values that are computed at once
+
 
 @inlined
 def largest_of_lanes(p, step, count):
@@ -48,20 +50,15 @@ def _add_up(terms, step, count, slots, first):
         store_total(slots, s, total)
 
 
-def _few(width):
-    """A quarter and a half of a vector's places, of which sums of so few values have slots; four are summed at once."""
-    return max(4, width // 4), width // 2
-
-
 @functools.cache
 def _slots(width):
     """Compiles how many vectors of terms the running sum of so many values is made of."""
-    quarter, half = _few(width)
+    half = width // 2
 
     @inlined
     def slots_of(count):
-        if count <= quarter:
-            return quarter
+        if count <= QUAD:
+            return QUAD
         if count <= half:
             return half
         return (count + width - 1) // width * width
@@ -71,13 +68,13 @@ def _slots(width):
 
 @functools.cache
 def _total_of_few(width):
-    quarter, half = _few(width)
+    half = width // 2
 
     @inlined
     def total_of_few(terms, step, count):
         """The running sum of at most four values a slot."""
-        if count <= quarter:
-            return total_of_slots(terms, step, 1, quarter)
+        if count <= QUAD:
+            return total_of_slots(terms, step, 1, QUAD)
         if count <= half:
             return total_of_slots(terms, step, 1, half)
         if count <= width:
@@ -168,7 +165,7 @@ def _reduction(operation, width, work):
 
 
 @inlined
-def no_work(meanwhile, part, temperature):
+def _no_work(meanwhile, part, temperature):
     """What is done for memory where nothing is."""
 
 
@@ -177,7 +174,7 @@ def reduction_in_panel(operation, width):
     """Compiles the reduction of a vector of lanes whose values stand one vector after the other, with nothing else to
     be done meanwhile."""
 
-    reduce_one = _reduction(operation, width, no_work)
+    reduce_one = _reduction(operation, width, _no_work)
 
     @inlined
     def reduce_vector(panel, terms, count, top, scale, slots):

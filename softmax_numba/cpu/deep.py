@@ -270,10 +270,7 @@ def deep_columns(operation, compute):
         """Notes what the exponentials of a block are relative to."""
         for k in range(0, lanes, width):
             top = load(notes.noted, TOP * notes.row + k)
-            scale = scale_for(notes.scales, k, width, temperature)
-            ref = reference(safe_top(top), scale)
-            if counts_ties:
-                store(notes.noted, UNIT * notes.row + k, term(top, ref, scale))
+            ref = reference(safe_top(top), scale_for(notes.scales, k, width, temperature))
             store(notes.refs.shift, k, ref.shift)
             store(notes.refs.magic, k, ref.magic)
             store(notes.refs.floor, k, ref.floor)
@@ -337,6 +334,9 @@ def deep_columns(operation, compute):
                 add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors, further)
                 for k in range(0, lanes, width):
                     top = load(tops, k)
+                    if counts_ties and blocks == 1:
+                        scale = scale_for(scales, k, width, temperature)
+                        store(noted, UNIT * row + k, term(top, reference(safe_top(top), scale), scale))
                     store(noted, TIES * row + b * room + k, load(ties, k))
                     store_sums(summed, HIGH * row + b * room + k, row, top, load_total(slots, k // width))
             if blocks == 1:

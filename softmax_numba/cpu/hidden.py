@@ -48,6 +48,7 @@ def some_zero(typing, pointer):
     """A 0 of what a pointer points to, not known to be one: of a loop that puts down zeros LLVM makes a call."""
 
     def emit(context, builder, sig, args):
-        return hidden(builder, context.get_constant(pointer.dtype, 0), "x")
+        zero = ir.Constant(ir.IntType(pointer.dtype.bitwidth), 0)
+        return builder.bitcast(hidden(builder, zero), context.get_value_type(pointer.dtype))
 
     return pointer.dtype(pointer), emit

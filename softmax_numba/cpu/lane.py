@@ -155,7 +155,6 @@ class Operation:
     name: str
     term: Callable
     term_of_quad: Callable  # the same for four vectors that stand somewhere, of one lane, whose ties are one vector
-    largest_term: Callable  # that of a lane's largest value, which the others' sum is divided by
     settle: Callable
     settle_vector: Callable  # the same for lanes of a single block, side by side
     map: Callable
@@ -165,6 +164,11 @@ class Operation:
     single: Callable | None  # the map where a lane has one value
     parts: bool = False  # and it is what others are computed from: three numbers a lane, in the compute dtype
     counts_ties: bool = True  # the largest values are told from the rest
+
+    @property
+    def largest_term(self) -> Callable:
+        """That of a lane's largest value, which the sum of the others is divided by."""
+        return exp_relative if self.counts_ties else no_term
 
     @property
     def put(self) -> Callable:
@@ -181,7 +185,6 @@ SOFTMAX = Operation(
     "softmax",
     every_term,
     every_term_of_quad,
-    no_term,
     settle_sum,
     settle_sums,
     probability,
@@ -195,7 +198,6 @@ LOG_SOFTMAX = Operation(
     "log_softmax",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    exp_relative,
     settle_log,
     settle_logs,
     log_probability,
@@ -208,7 +210,6 @@ LOGSUMEXP = Operation(
     "logsumexp",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    exp_relative,
     settle_log,
     settle_logs,
     no_map,
@@ -221,7 +222,6 @@ NORMALISER = Operation(
     "normaliser",
     terms_beside_the_largest,
     quad_beside_the_largest,
-    exp_relative,
     settle_log,
     settle_parts,
     no_map,

@@ -6,7 +6,8 @@ so that log(1 + 1e-30) is 1e-30: log1p without a branch, for one number or eight
 
 Source: the reduction of fdlibm's ``e_log.c`` (Sun Microsystems, 1993), log(1 + f) = 2 s + s z P(z) with s = f / (2 + f)
 and z = s**2 on sqrt(1/2) <= 1 + f < sqrt(2). P is fitted anew, good to 0.04 ULP; tests/test_logarithm.py measures it.
-For lanes of float32 values a shorter P (2**-35) does, and quotients that are as good as that (:func:`inverses`).
+For lanes of float32 values a shorter P (2**-35) does, and quotients that are as good as that (:func:`inverses`); there
+the rest comes in units of the largest term, the sum's power of two is told from bits, and 2/3 < 1 + f < 3/2.
 """
 
 import math

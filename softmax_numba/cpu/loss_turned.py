@@ -20,7 +20,7 @@ from softmax_numba.cpu.loss_noted import blank_rows, note_rows
 from softmax_numba.cpu.loss_picked import NONE, Found
 from softmax_numba.cpu.memory import fence, filled, load, moved, number_at, put, store
 from softmax_numba.cpu.scales import scales_at
-from softmax_numba.cpu.settling import LOG, NUMBERS, PEAK, SECOND, TOP
+from softmax_numba.cpu.settling import LOG, NUMBERS, PEAK, SECOND, SUMS, TOP
 from softmax_numba.cpu.short import (
     MOST_VECTORS,
     Mapped,
@@ -43,7 +43,7 @@ def loss_turned(compute):
     note_block, settle_block = across(KEEPER, width, read_and_write), settling(KEEPER, width)
     read_rows, write_rows = rows_in(width), rows_out(width, no_map)
     most = MOST_VECTORS * width
-    on_the_stack = NUMBERS * most
+    of_notes, of_sums = NUMBERS * most, SUMS * most
 
     @inlined
     def map_vector(p, length, factors):
@@ -69,7 +69,7 @@ def loss_turned(compute):
         per_tile, pitch = vectors * width, (length + width - 1) // width * width * width
         values = allocated(zero, vectors * pitch + 4 * width * width)
         terms = moved(values, vectors * pitch)
-        noted, summed = on_stack(zero, on_the_stack), on_stack(0.0, on_the_stack)
+        noted, summed = on_stack(zero, of_notes), on_stack(0.0, of_sums)
         slots, results = allocated(0.0, 16 * width), on_stack(0.0, most)
         rows = blank_rows(zero, most)
         found = Found(moved(noted, SECOND * most), moved(noted, PEAK * most), moved(noted, LOG * most))

@@ -1,8 +1,8 @@
 """The sweep along columns of middling depth: lanes that lie side by side and of which the first cache holds a vector.
 
 Twenty-one classes a pixel: a vector of every line is put into a panel in the first cache, where the lanes are reduced
-(``across.py``), and results go from there to all lines. Nothing is done beside, or next to nothing: with 16 registers
-what memory does meanwhile, in the sweep along other columns, takes longer than it saves.
+(``across.py``), and results go from there to all lines. Nothing is written beside: with 16 registers what memory does
+meanwhile, in the sweep along other columns, takes longer than it saves; where it only has to be asked, it does not.
 """
 
 import functools
@@ -92,8 +92,8 @@ def _read_group(p, step, length, panel, pitch, tops):
     store(tops, 0, top)
 
 
-class Coming(NamedTuple):
-    """A later group of vectors."""
+class LaterGroup(NamedTuple):
+    """A group of vectors that is computed later."""
 
     first: object  # its first line
     step: int  # from there to the next
@@ -113,11 +113,12 @@ class Buffers(NamedTuple):
 
 
 @inlined
-def ask_for_line(coming, part, temperature):
-    """Asks memory for a line of a later group: for all of them at once, a core would have to wait."""
-    at = min(part, coming.last) * coming.step
+def ask_for_line(later, part, temperature):
+    """Asks memory for a line of a later group: for all of them at once, a core would have to wait. There are as many
+    parts as lines, since a group has as many vectors as a quad has values."""
+    at = min(part, later.last) * later.step
     for k in range(GROUP):
-        prefetch(coming.first, at + k * width_of(coming.first))
+        prefetch(later.first, at + k * width_of(later.first))
 
 
 @functools.cache
@@ -154,8 +155,8 @@ def middle_columns(operation, compute):
         panel, noted, results = buffers.panel, buffers.noted, buffers.results
         _read_group(p, step, length, panel, buffers.pitch, moved(noted, TOP * most))
         tile = Tile(0, 0, most, panel, buffers.pitch, width, scales_at(panel, 0), panel, buffers.terms, buffers.slots)
-        coming = Coming(moved(p, GROUPS_AHEAD * most), step, length - 1)
-        note_block(tile, length, None, noted, buffers.summed, most, coming)
+        later = LaterGroup(moved(p, GROUPS_AHEAD * most), step, length - 1)
+        note_block(tile, length, None, noted, buffers.summed, most, later)
         settle_block(most, noted, buffers.summed, most, results)
         for k in range(0, most, width):
             number = in_compute_dtype(panel, (load(results, k), load(results, k + width - 8)))
@@ -164,9 +165,11 @@ def middle_columns(operation, compute):
 
     def sweep(x, mask, temperature, out, first, last, past_cache):
         length, inner = x.shape[1], x.shape[2]
-        group, pitch = 1, ((length + width - 1) // width * width + 1) * width
-        if one_number and temperature is None and x.strides[1] % PAGE_BYTES == 0 and length <= LONGEST_GROUPED:
-            group = GROUP
+        # Vectors' panels do not begin at the same place of a page: what is stored in one would look like the other's.
+        pitch = ((length + width - 1) // width * width + 1) * width
+        grouped = one_number and temperature is None
+        grouped = grouped and x.strides[1] % PAGE_BYTES == 0 and length <= LONGEST_GROUPED
+        group = GROUP if grouped else 1
         panel, slots = allocated(compute(0), group * pitch + 4 * width * width), allocated(0.0, 16 * width)
         terms = panel if maps_exponentials else moved(panel, group * pitch)
         scales = scales_at(on_stack(compute(0), of_scales), width)
@@ -178,16 +181,16 @@ def middle_columns(operation, compute):
         while begin < last:
             o, k, stop, vectors = slab_at(begin, last, inner, width, shift)
             while k < stop:
-                left, p, to = lanes_in_vector(k, stop, width, shift), place(x, o, 0, k), place(out, o, 0, k)
-                if group > 1 and stop - k >= most:
-                    left = most
+                p, to = place(x, o, 0, k), place(out, o, 0, k)
+                if one_number and grouped and stop - k >= most:
+                    number_group(p, step, length, buffers, to, to_step)
+                    k += most
+                    continue
+                left = lanes_in_vector(k, stop, width, shift)
                 if temperature is not None:
                     for i in range(width):  # lanes that fill up the vector take the last one's
                         note_scale(scales, i, temperature_of(temperature, o, k + min(i, left - 1)))
                 k += left
-                if one_number and left > width:
-                    number_group(p, step, length, buffers, to, to_step)
-                    continue
                 scale = scale_for(scales, 0, width, temperature)
                 top = _read(p, step, length, left, panel)
                 unit, ties, total = reduce_vector(panel, terms, length, top, scale, slots)

@@ -1,4 +1,4 @@
-"""The panel of the sweep along rows: lanes in the first cache, one after the other, each filled up to whole vectors.
+"""The panel of the sweep along rows: lanes in the caches, one after the other, each filled up to whole vectors.
 
 Whatever the lanes' strides, dtype and mask, in the panel their values lie side by side in the compute dtype; what is
 masked out, and what fills up the last vector, is -inf.
@@ -31,7 +31,7 @@ from softmax_numba.cpu.wide import filled_wide, largest_of_quarters, load_wide
 # there is one number of each, 1.04x to 1.05x; with results 0.93x to 1.01x.
 NEAR_BYTES = 2**14
 PANEL_BYTES = NEAR_BYTES if REGISTER_BITS == 512 else 2**16
-LONG_LANE_BYTES = 2**13
+LONG_LANE_BYTES = 2**13  # from here on, lanes with results keep to the first cache
 # And how many vectors the lanes' maxima may make.
 MOST_VECTORS = 4
 

@@ -43,8 +43,8 @@ DEEP_FROM, DEEP_PAST_CACHE_FROM = 256, 513
 # Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are shorter
 # still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200 values, 1.7x of
 # eight lanes; past them 1.3x to 1.5x at 21 and 24, 1.2x at 64, 0.8x at 100. Where lines stand at the same place of
-# every page, the first cache has no room for more: 1.1x to 1.2x up to 21 (float64: 0.9x), 0.9x at 24, 0.5x at 32; of 16
-# bits 1.1x to 1.4x.
+# every page, the first cache has no room for more results: 1.1x to 1.2x up to 21 (float64: 0.9x), 0.9x at 24, 0.5x at
+# 32; of 16 bits 1.1x to 1.4x.
 MIDDLE_TO = DEEP_FROM - 1 if REGISTER_BITS < 512 else 0
 MIDDLE_PAST_CACHE_TO = 64
 # Lanes of up to so many values with fewer neighbours are gathered into vectors (narrow.py). Measured on a Zen 3 beside

@@ -1,7 +1,7 @@
 """The sweep along rows of one block: vectors run along the lane, and several lanes are on their way at once.
 
 One lane alone is a chain: its maximum, its exponentials, their sum, the quotient, the results, each waiting for the
-one before. So as many lanes as the first cache holds take each step together. They are read into a panel (panel.py),
+one before. So as many lanes as a panel holds take each step together. They are read into a panel (panel.py),
 and what is one number a lane (its maximum, its sum, its logarithm) is computed for all of them in one vector.
 
 Exponentials are computed four vectors at a time (wide.py): 0.85x the time of one vector after the other.
@@ -103,7 +103,7 @@ def lanes_ahead(group, lanes, lane_bytes):
 @functools.cache
 def referring(operation, width):
     """Compiles the step from lanes' largest values to what their exponentials are relative to."""
-    term = operation.largest_term
+    term, counts_ties = operation.largest_term, operation.counts_ties
 
     @inlined
     def refer_lanes(tops, count, notes, temperature):
@@ -112,7 +112,8 @@ def referring(operation, width):
             scale = scale_for(notes.scales, r, width, temperature)
             ref = reference(safe_top(top), scale)
             store(notes.top, r, top)
-            store(notes.unit, r, term(top, ref, scale))
+            if counts_ties:
+                store(notes.unit, r, term(top, ref, scale))
             store(notes.shift, r, ref.shift)
             store(notes.magic, r, ref.magic)
             store(notes.floor, r, ref.floor)
@@ -288,9 +289,11 @@ def rows(operation, compute):
 
             for r in range(0, count, width):
                 top = load(notes.top, r)
-                tied = sum_of_each(moved(ties, r * width), count - r) if counts_ties else top
+                unit = tied = top
+                if counts_ties:
+                    unit, tied = load(notes.unit, r), sum_of_each(moved(ties, r * width), count - r)
                 total = totals_of_each(moved(totals, r * doubles), top, count - r)
-                factor, peak, log_sum, result = settle(top, load(notes.unit, r), tied, total)
+                factor, peak, log_sum, result = settle(top, unit, tied, total)
                 store(notes.factor, r, factor)
                 store(notes.peak, r, peak)
                 store(notes.log_sum, r, log_sum)

@@ -136,8 +136,8 @@ def settle_log(numbers, sums, lane, step, blocks, scale, left):
 
 
 def settle_sums(top, unit, ties, total):
-    """Softmax: the vectors SECOND, PEAK and LOG of Settled, and the lanes' results. ``unit`` is the term of the largest
-    value, ``total`` the sum of the others, and of these as well where they are no ``ties``."""
+    """Softmax: the vectors SECOND, PEAK and LOG of Settled, and the lanes' results. ``total`` is the
+    sum of all terms, and nobody asks for the ``unit`` and the ``ties``."""
     raise NotImplementedError("only inside compiled code")
 
 
@@ -165,7 +165,8 @@ def _settle_sums(top, unit, ties, total):
 
 
 def settle_logs(top, unit, ties, total):
-    """log_softmax and logsumexp: as :func:`settle_sums`."""
+    """log_softmax and logsumexp: as :func:`settle_sums`, but ``unit`` is the term of a lane's largest value, ``ties``
+    how often that one stands in it, and ``total`` the sum of the other terms."""
     raise NotImplementedError("only inside compiled code")
 
 

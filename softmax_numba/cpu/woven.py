@@ -17,8 +17,8 @@ import numpy as np
 
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.arrays import allocated, on_stack, place, release
-from softmax_numba.cpu.crosswise import largest_of_each, note_total, sum_of_each, totals_of_each
-from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference
+from softmax_numba.cpu.crosswise import note_total, sum_of_each, totals_of_each
+from softmax_numba.cpu.exponential import Reference, exp_relative, held
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
@@ -34,9 +34,9 @@ from softmax_numba.cpu.memory import (
     store_first,
     width_of,
 )
-from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
+from softmax_numba.cpu.rows import STREAMED_ROW_BYTES, referring
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
-from softmax_numba.cpu.settling import Settled, safe_top
+from softmax_numba.cpu.settling import Settled
 from softmax_numba.cpu.stretch import stretch_map
 from softmax_numba.cpu.sums import as_total, plus, plus_quad
 from softmax_numba.cpu.waiting import (
@@ -57,7 +57,7 @@ GROUP_BYTES = 2**12 if REGISTER_BITS == 512 else 2**15
 # Where none are kept, so much of the rows themselves: measured on a Zen 3, 1.05x to 1.25x the speed of groups of 4 kB.
 ROWS_BYTES = 2**15
 MOST = 16  # rows of a group: one vector of them
-# Three groups are on their way at once: of fewer than so many, too little is woven. Measured on a Zen 3 with 12 to 64
+# Three groups are on their way at once: with fewer than so many, too little is woven. Measured on a Zen 3 with 12 to 64
 # rows a thread, 1.05x to 1.1x; where a group is longest for its logarithms' sake, 0.88x to 1.1x.
 LEAST_GROUPS = 4
 # Rows of up to so many bytes that follow each other wait until later ones are computed and are streamed as one stretch.
@@ -152,32 +152,22 @@ def woven(operation, compute):
     """Compiles the sweep over rows ``first`` to ``last``, of one block each, of an array (rows, length, 1) whose rows'
     own values lie side by side, and so do their results, of which there is one for each. There is no mask."""
     settle, keeps, map_to = operation.settle_vector, operation.maps_exponentials, stretch_map(operation.map)
-    term = operation.largest_term
     compute_row, (mate_of, _, finish) = _row_step(operation), mates(operation)
     size = np.dtype(compute).itemsize
     width = 64 // size
+    refer_rows = referring(operation, width)
     quad, square = 4 * width, width * width
     sums = 128  # numbers of the running sums of a group
-
-    @inlined
-    def refer(tops, count, notes, temperature):
-        """Notes what the exponentials of each row are relative to."""
-        top = largest_of_each(tops, count)
-        scale = scale_for(notes.scales, 0, width, temperature)
-        ref = reference(safe_top(top), scale)
-        store(notes.top, 0, top)
-        store(notes.unit, 0, term(top, ref, scale))
-        store(notes.shift, 0, ref.shift)
-        store(notes.magic, 0, ref.magic)
-        store(notes.floor, 0, ref.floor)
 
     @inlined
     def settle_rows(totals, ties, count, notes, settled):
         """Notes what each row comes to."""
         top = load(notes.top, 0)
-        tied = top if keeps else sum_of_each(ties, count)
+        unit = tied = top
+        if not keeps:
+            unit, tied = load(notes.unit, 0), sum_of_each(ties, count)
         total = totals_of_each(totals, top, count)
-        factor, peak, log_sum, _ = settle(top, load(notes.unit, 0), tied, total)
+        factor, peak, log_sum, _ = settle(top, unit, tied, total)
         store(settled.factor, 0, factor)
         store(settled.peak, 0, peak)
         store(settled.log_sum, 0, log_sum)
@@ -220,7 +210,7 @@ def woven(operation, compute):
                 if temperature is not None:
                     for r in range(width):
                         note_scale(next_notes.scales, r, temperature_of(temperature, at + group + min(r, known - 1), 0))
-                refer(tops, known, next_notes, temperature)
+                refer_rows(tops, known, next_notes, temperature)
             # The first row of each group: computed, looked at, mapped, and written.
             here, there = place(x, at, 0, 0), place(x, at + 2 * group, 0, 0)
             source, source_step = (others, padded) if keeps else (place(x, at - group, 0, 0), step)
