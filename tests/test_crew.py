@@ -229,7 +229,7 @@ def test_whoever_fails_to_wake_a_member_leads_no_longer(exception, raised, monke
 
         patch.setattr(threading.Thread, "start", failing)
         for _ in range(3):
-            fresh.seen[ENDED] = time.perf_counter_ns()
+            fresh.seen[ENDED] = time.perf_counter_ns() + 10**9  # a call has just ended
             if raised:
                 with pytest.raises(exception):
                     crew.begin(CREW_FROM)

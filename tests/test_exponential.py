@@ -1,5 +1,9 @@
 """The exponential: its error against higher precision, and the cases in which it has none."""
 
+import re
+import subprocess
+import sys
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,16 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 from oracle import ulp
+from processes import environment
 
 from softmax_numba.cpu import exponential
 from softmax_numba.cpu.arrays import start_of
 from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.host import PERMUTES
 from softmax_numba.cpu.memory import load, store, width_of
+from softmax_numba.cpu.powers import EIGHTHS
 
 LONG = np.longdouble
 HEADROOM = {np.float32: 30, np.float64: 64}
 # Relative to the maximum: below the first nothing may vanish, below the second all is exactly 0.
 KEPT, GONE = {np.float32: -150, np.float64: -1075}, {np.float32: -160, np.float64: -1090}
+# The largest error over an octave in ULP; powers of eighths are rounded, too, to a third of an ULP.
+WORST = {np.float32: 1.15 if PERMUTES else 0.75, np.float64: 0.95}
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
@@ -63,14 +72,18 @@ def between(low, high, dtype, count, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("coefficients", "bits", "bound"),
-    [(exponential._Q32, 24, 0.05), (exponential._Q64, 53, 0.15)],
-    ids=["float32", "float64"],
+    ("coefficients", "steps", "bits", "bound"),
+    [
+        (exponential._Q32_OCTAVES, 1, 24, 0.05),
+        (exponential._Q32_EIGHTHS, EIGHTHS, 24, 0.5),
+        (exponential._Q64, 1, 53, 0.15),
+    ],
+    ids=["float32", "float32 by eighths", "float64"],
 )
-def test_polynomial(coefficients, bits, bound):
+def test_polynomial(coefficients, steps, bits, bound):
     """Its distance from exp, in exact arithmetic, in ULP of exp: what the module's docstring claims."""
     with mpmath.workdps(50):
-        half = mpmath.log(2) / 2
+        half = mpmath.log(2) / steps / 2
         worst = 0
         for r in mpmath.linspace(-half, half, 2001):
             q = mpmath.polyval([mpmath.mpf(float(c)) for c in reversed(coefficients)], r)
@@ -86,14 +99,15 @@ def test_polynomial(coefficients, bits, bound):
 @every_float
 def test_error_over_one_octave(dtype):
     """One argument of every four in float32, a sample in float64: the last sum rounds to half an ULP, the one before it
-    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off."""
+    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off. By eighths: two halves less
+    the power's luck, and the polynomial."""
     if dtype is np.float32:
         low, high = np.float32([0.125, 0.35]).view(np.int32)
         x = np.arange(low, high, 4, dtype=np.int32).view(np.float32)
         x = np.concatenate([-x, x, between(-0.125, 0.125, dtype, 200_000)])
     else:
         x = between(-0.35, 0.35, dtype, 400_000)
-    assert error(x, 0.35) <= (0.75 if dtype is np.float32 else 0.95)
+    assert error(x, 0.35) <= WORST[dtype]
 
 
 @every_float
@@ -101,26 +115,28 @@ def test_error_over_one_octave(dtype):
 def test_error_over_the_span_below_any_maximum(dtype, top):
     """A few hundredths more for the remainder, wherever the maximum lies: at 1e4 a shift by it costs 100 ULP."""
     span = 100 if dtype is np.float32 else 700
-    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= 0.95
+    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= max(
+        0.95, WORST[dtype] + 0.05
+    )
 
 
 @every_float
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 0.7, 1.5, 3.3, 1000.0])
 def test_error_with_a_temperature(dtype, temperature):
-    """1 / T and the product with it are rounded, too, a quarter of an ULP each at most."""
+    """1 / T and the product with it are rounded, too, a quarter of an ULP each at most, and less by eighths."""
     top = 20 * temperature
-    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= 1.3
+    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= max(1.3, WORST[dtype] + 0.05)
 
 
 @every_float
 def test_error_of_lanes_beyond_reach(dtype):
-    """Beyond 2**20 (2**40) a lane is shifted by its maximum, which is exact for neighbours."""
+    """Beyond 2**20 (2**40) steps a lane is shifted by its maximum, which is exact for neighbours."""
     top = dtype(2.0**21 if dtype is np.float32 else 2.0**41)
     x = top - np.arange(0, 60, dtype=dtype) / 4
     found, n = relative(x, top)
     exact = np.ldexp(np.exp((x - top).astype(LONG)), HEADROOM[dtype] - n)
     assert n == 0
-    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= 0.95
+    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= WORST[dtype] + 0.05
 
 
 # --- what is exact ------------------------------------------------------------------
@@ -186,3 +202,14 @@ def test_numbers_and_vectors_are_one_function(dtype, data):
     temperature = data.draw(st.sampled_from([None, 0.3, 2.0]))
     x, top = dtype(min(x, top)), dtype(max(x, top))
     assert _one(x, top, temperature) == relative(np.array([x]), top, temperature)[0][0]
+
+
+@pytest.mark.skipif(not PERMUTES, reason="what is tested here already")
+def test_where_nothing_is_looked_up_in_a_register(tmp_path):
+    """A processor without such an instruction goes by octaves: the same tests, as Numba compiles for it."""
+    tests = "octave or span or vanish or special or numbers_and_vectors"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", f"float32 and ({tests})"]
+    fewer = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx,+fma", "SOFTMAX_NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment(**fewer), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 10 and "failed" not in done.stdout

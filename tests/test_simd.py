@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
-from oracle import same_bits
+from oracle import same_bits, ulp
 
-from softmax_numba.cpu import simd
+from softmax_numba.cpu import powers, simd
 from softmax_numba.cpu.arrays import start_of
+from softmax_numba.cpu.host import PERMUTES
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.memory import load, store, width_of
 
@@ -139,8 +140,33 @@ def test_exponent_of(dtype):
 
     @njit
     def power(x):
-        return simd.exponent_of(x)
+        return powers.exponent_of(x)
 
     for k in (1 - bias, -1, 0, 1, 7, bias):
         assert power(dtype(magic + bias + k)) == 2.0**k
     assert power(dtype(magic)) == 0
+
+
+@pytest.mark.skipif(not PERMUTES, reason="nothing is looked up in a register")
+def test_power_of_eighths():
+    """All there are, in a vector and as numbers; those with an exponent field of 0 count as nothing."""
+
+    @njit
+    def power(k, out):
+        p, q = start_of(k), start_of(out)
+        for i in range(0, k.size, width_of(p)):
+            store(q, i, powers.power_of_eighths(load(p, i)))
+
+    @njit
+    def power_of_one(k):
+        return powers.power_of_eighths(k)
+
+    steps = np.arange(8 * 255)
+    k, out = (1.5 * 2.0**23 + steps).astype(np.float32), np.empty(steps.size + 8, np.float32)
+    k = np.concatenate([k, k[:8]])
+    power(k, out)
+    assert [power_of_one(one) for one in k] == out.tolist()
+    exact = np.exp2(steps.astype(np.longdouble) / 8 - 127)
+    assert np.max(np.abs(out[8:-8] - exact[8:]) / ulp(exact[8:], np.float32)) <= 0.34
+    assert np.all(out[8:-8:8] == exact[8::8])
+    assert out[0] == 0 and np.all(np.abs(out[:8]) < 2.0**-126)

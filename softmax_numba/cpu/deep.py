@@ -15,6 +15,7 @@ from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference, scale_of
+from softmax_numba.cpu.hidden import again
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
@@ -149,10 +150,11 @@ def _sums(operation, width):
     term, counts_ties = operation.term, operation.counts_ties
 
     @inlined
-    def add_quad(x, k, tops, refs, scale, ties, slot):
+    def add_quad(x, read, k, tops, refs, scale, ties, slot):
+        """Adds four values of each of a vector's lanes; ``read`` are the same, perhaps not kept since."""
         ref = reference_of_four(load(refs.shift, k), load(refs.magic, k), load(refs.floor, k))
         e = exp_relative(x, ref, scale_of_four(scale))
-        e, tied = term(e, x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
+        e, tied = term(e, read, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
         at = k // width
         store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
         if counts_ties:
@@ -181,7 +183,8 @@ def _sums(operation, width):
                 slot = moved(slots, s * vectors * 16)
                 for k in range(0, whole, width):
                     scale = _scale_at(of_all, scales, k, width, temperature)
-                    add_quad(_four_full(a, b, c, d, k), k, tops, refs, scale, ties, slot)
+                    read = _four_full(again(a), again(b), again(c), again(d), k)
+                    add_quad(_four_full(a, b, c, d, k), read, k, tops, refs, scale, ties, slot)
                     prefetch(a, k + ahead)
                     prefetch(b, k + ahead)
                     prefetch(c, k + ahead)
@@ -189,7 +192,7 @@ def _sums(operation, width):
                 if whole < lines.lanes:
                     x = _four(a, b, c, d, whole, lines.lanes - whole)
                     scale = _scale_at(of_all, scales, whole, width, temperature)
-                    add_quad(x, whole, tops, refs, scale, ties, slot)
+                    add_quad(x, x, whole, tops, refs, scale, ties, slot)
         used, step = min(count, width), width // 2
         while step > 0:
             for s in range(min(step, used - step)):
@@ -210,7 +213,7 @@ def _map(operation, width):
     def results(x, k, lanes, notes, temperature, rescaled):
         """The results of so many lanes (a literal) from lane ``k`` on."""
         noted, row, refs = notes.noted, notes.row, notes.refs
-        scale = scale_for(notes.scales, k, lanes, temperature)
+        scale = held(scale_for(notes.scales, k, lanes, temperature))
         if maps_exponentials:
             ref = Reference(
                 numbers_for(refs.shift, k, lanes),
@@ -283,9 +286,9 @@ def deep_columns(operation, compute):
         put(notes.refs.floor, k, number_at(notes.refs.floor, lane))
         for of in (FIRST, SECOND, PEAK, LOG):
             put(notes.noted, of * notes.row + k, number_at(notes.noted, of * notes.row + lane))
-        put(notes.scales.per_octave, k, number_at(notes.scales.per_octave, lane))
-        put(notes.scales.octave_high, k, number_at(notes.scales.octave_high, lane))
-        put(notes.scales.octave_low, k, number_at(notes.scales.octave_low, lane))
+        put(notes.scales.steps, k, number_at(notes.scales.steps, lane))
+        put(notes.scales.step_high, k, number_at(notes.scales.step_high, lane))
+        put(notes.scales.step_low, k, number_at(notes.scales.step_low, lane))
         put(notes.scales.inverse, k, number_at(notes.scales.inverse, lane))
 
     @inlined

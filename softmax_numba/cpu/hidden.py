@@ -4,7 +4,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from softmax_numba.cpu.host import FEW_REGISTERS
+from softmax_numba.cpu.host import FEW_REGISTERS, REGISTER_BITS
+from softmax_numba.cpu.simd import I32, joined
 
 
 def hidden(builder, value, register="r", in_memory=False):
@@ -52,3 +53,26 @@ def some_zero(typing, pointer):
         return builder.bitcast(hidden(builder, zero), context.get_value_type(pointer.dtype))
 
     return pointer.dtype(pointer), emit
+
+
+@intrinsic
+def after(typing, x, other):
+    """The vector ``x``, of which the compiler makes nothing before it has the ``other`` one, of the same type, if
+    registers are few: the processor need not wait, but what is computed of one is no longer there with the other."""
+
+    def emit(context, builder, sig, args):
+        if not FEW_REGISTERS:
+            return args[0]
+        parts = []
+        count = REGISTER_BITS // x.element.bitwidth
+        for first in range(0, x.count, count):
+            places = ir.Constant(ir.VectorType(I32, count), list(range(first, first + count)))
+            registers = [builder.shuffle_vector(arg, arg, places) for arg in args]
+            kind = ir.FunctionType(registers[0].type, [each.type for each in registers])
+            same = builder.asm(kind, "", "=x,0,x", registers, side_effect=False)
+            for attribute in ("nounwind", "readnone"):
+                same.attributes.add(attribute)
+            parts.append(same)
+        return joined(builder, parts)
+
+    return x(x, other), emit

@@ -29,7 +29,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
-from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
+from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, quads_of, read_in_place, read_lane, vectors_in_lane
 from softmax_numba.cpu.rows import (
     MOST_LANES,
     PANEL_ON_STACK,
@@ -89,6 +89,7 @@ def loss_held(compute):
         tail = length - (length - 1) // width * width
         group = max(1, min(lanes_in_panel(vectors, width, False), last - first))
         zero = compute(0)
+        in_place = read_in_place(x, None, zero)
         filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
         panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width
         if needed > PANEL_ON_STACK:
@@ -107,10 +108,11 @@ def loss_held(compute):
         for begin in range(first, last, group):
             count = min(group, last - begin)
             for r in range(count):
-                top, _ = read_lane(x, None, begin + r, 0, tail, vectors, moved(panel, r * vectors * width))
+                top, _ = read_lane(x, None, begin + r, 0, tail, vectors, moved(panel, r * vectors * width), in_place)
                 store(tops, r * width, top)
             refer_lanes(tops, count, notes, None)
-            sum_panel(panel, count, vectors, notes, None, place(x, begin + ahead, 0, 0), step, waiting, totals, ties)
+            quads, later = quads_of(x, begin, panel, in_place), place(x, begin + ahead, 0, 0)
+            sum_panel(panel, quads, count, vectors, notes, None, later, step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
                 waiting = without_lines(waiting, done if vectors > 3 else 0)

@@ -30,7 +30,7 @@ from softmax_numba.cpu.memory import (
     store,
     width_of,
 )
-from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_lane, vectors_in_lane
+from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, quads_of, read_in_place, read_lane, vectors_in_lane
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.stretch import stretch_map
@@ -146,8 +146,9 @@ def panel_sums(operation):
         return term(e, x, top, filled_wide(panel, 0.0, 4))
 
     @inlined
-    def sum_lane(panel, vectors, notes, r, temperature, later, waiting):
-        """The running sum of a lane of any length, and its ties; meanwhile memory has its turn."""
+    def sum_lane(panel, values, whole, vectors, notes, r, temperature, later, waiting):
+        """The running sum of a lane of any length, whose ``whole`` first values are not in the panel, and its ties;
+        meanwhile memory has its turn."""
         width = width_of(panel)
         ref = Reference(number_at(notes.shift, r), 0.0, number_at(notes.magic, r), number_at(notes.floor, r))
         scale, top = scale_for(notes.scales, r, 1, temperature), number_at(notes.top, r)
@@ -155,9 +156,10 @@ def panel_sums(operation):
         total, ties = as_total(zero), zero
         last = (vectors & ~3) * width
         for i in range(0, last, 4 * width):
-            x = load_wide(panel, i, 4)
+            p = values if i < whole else panel
+            x = load_wide(p, i, 4)
             e = exp_relative(x, ref, scale)
-            rest, ties = term_of_quad(e, x, panel, i, top, ties)
+            rest, ties = term_of_quad(e, x, p, i, top, ties)
             if keeps:
                 store(panel, i, e)
             total = plus_quad(zero, total, rest)
@@ -174,7 +176,7 @@ def panel_sums(operation):
         return total, ties
 
     @inlined
-    def sum_panel(panel, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
+    def sum_panel(panel, quads, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
         """Puts down the sums of the panel's lanes; of lanes beyond ``lanes`` whatever comes out."""
         width = width_of(panel)
         if vectors == 1 or vectors == 3:
@@ -204,8 +206,9 @@ def panel_sums(operation):
                     store(ties, r * width + width, t2 + t3)
         else:
             for r in range(lanes):
-                at = r * vectors * width
-                total, t = sum_lane(moved(panel, at), vectors, notes, r, temperature, moved(later, r * step), waiting)
+                lane, values = moved(panel, r * vectors * width), moved(quads.values, r * quads.apart)
+                asked = moved(later, r * step)
+                total, t = sum_lane(lane, values, quads.whole, vectors, notes, r, temperature, asked, waiting)
                 note_total(totals, r, t, total)
                 if counts_ties:
                     store(ties, r * width, t)
@@ -230,6 +233,7 @@ def rows(operation, compute):
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
     put_lane = operation.put
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
+    keeps = operation.maps_exponentials
     counts_ties = operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
     refer_lanes, doubles = referring(operation, width), 128 // width  # of a running sum
@@ -242,6 +246,7 @@ def rows(operation, compute):
         tail = length - (length - 1) // width * width
         group = max(1, min(lanes_in_panel(vectors, width, one_number), last - first))
         zero = compute(0)
+        in_place = read_in_place(x, mask, zero)
         filled_up = (group + 3) // 4 * 4 if vectors <= 3 else group
         panel, needed = on_stack(zero, PANEL_ON_STACK), filled_up * vectors * width
         if needed > PANEL_ON_STACK:
@@ -271,7 +276,7 @@ def rows(operation, compute):
             start = begin // inner
             o, j = start, begin - start * inner
             for r in range(count):
-                top, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width))
+                top, part = read_lane(x, mask, o, j, tail, vectors, moved(panel, r * vectors * width), in_place)
                 store(tops, r * width, top)
                 put(left, r, part)
                 if temperature is not None:
@@ -282,7 +287,8 @@ def rows(operation, compute):
 
             refer_lanes(tops, count, notes, temperature)
             later = place(x, begin + ahead, 0, 0)
-            sum_panel(panel, count, vectors, notes, temperature, later, step, waiting, totals, ties)
+            quads = quads_of(x, begin, panel, in_place)
+            sum_panel(panel, quads, count, vectors, notes, temperature, later, step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
                 waiting = without_lines(waiting, done if vectors > 3 else 0)
@@ -311,10 +317,15 @@ def rows(operation, compute):
                     lane, scale = moved(panel, r * vectors * width), scale_for(notes.scales, r, 1, temperature)
                     if side_by_side:
                         to = moved(waiting.values, waiting.end + r * length) if in_one else place(out, o, 0, j)
+                        if not keeps and quads.whole > 0:
+                            lane = moved(quads.values, r * quads.apart)
                         map_to(lane, length, to, found, scale, streamed)
                     else:
                         for i in range(0, length, width):
-                            store(lane, i, value(load(lane, i), found, scale))
+                            given = lane
+                            if not keeps and i < quads.whole:
+                                given = moved(quads.values, r * quads.apart)
+                            store(lane, i, value(load(given, i), found, scale))
                         for i in range(length):
                             put(place(out, o, i, j), 0, number_at(lane, i))
                     if mask is not None and not np.isfinite(number_at(results, r)):

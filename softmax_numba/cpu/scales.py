@@ -17,9 +17,9 @@ from softmax_numba.cpu.wide import fourfold, numbers_for, numbers_over
 class Scales(NamedTuple):
     """Pointers to the fields of :class:`Scale`, a number a lane."""
 
-    per_octave: object
-    octave_high: object
-    octave_low: object
+    steps: object
+    step_high: object
+    step_low: object
     inverse: object
 
 
@@ -33,9 +33,9 @@ def scales_at(p, room):
 def note_scale(scales, lane, temperature):
     """Notes the forms of a lane's temperature, a float64."""
     scale = scale_of(number_like(scales.inverse), temperature)
-    put(scales.per_octave, lane, scale.per_octave)
-    put(scales.octave_high, lane, scale.octave_high)
-    put(scales.octave_low, lane, scale.octave_low)
+    put(scales.steps, lane, scale.steps)
+    put(scales.step_high, lane, scale.step_high)
+    put(scales.step_low, lane, scale.step_low)
     put(scales.inverse, lane, scale.inverse)
 
 
@@ -43,9 +43,9 @@ def note_scale(scales, lane, temperature):
 def scale_of_four(scale):
     """The :class:`Scale` for four vectors of the same lanes."""
     return Scale(
-        fourfold(scale.per_octave),
-        fourfold(scale.octave_high),
-        fourfold(scale.octave_low),
+        fourfold(scale.steps),
+        fourfold(scale.step_high),
+        fourfold(scale.step_low),
         fourfold(scale.inverse),
         1.0,
         scale.terms,
@@ -64,9 +64,9 @@ def _scale_read_by(numbers):
     @inlined
     def scale_at(scales, lane):
         return Scale(
-            numbers(scales.per_octave, lane),
-            numbers(scales.octave_high, lane),
-            numbers(scales.octave_low, lane),
+            numbers(scales.steps, lane),
+            numbers(scales.step_high, lane),
+            numbers(scales.step_low, lane),
             numbers(scales.inverse, lane),
             1.0,
             scale_of(number_like(scales.inverse), None).terms,

@@ -90,11 +90,11 @@ def spread(builder, scalar, count):
     return builder.shuffle_vector(first, undefined, repeat(ir.VectorType(I32, count), 0))
 
 
-def _llvm(kind):
+def llvm_of(kind):
     return kind.llvm if isinstance(kind, Vector) else _LLVM[kind]
 
 
-def _element(kind):
+def element_of(kind):
     return kind.element if isinstance(kind, Vector) else kind
 
 
@@ -102,7 +102,7 @@ def _as_vector(context, builder, value, given, wanted):
     """``value`` as the type ``wanted``, a vector or (where the mathematics runs on one lane's numbers) a scalar."""
     if isinstance(given, Vector):
         return value
-    scalar = context.cast(builder, value, given, _element(wanted))
+    scalar = context.cast(builder, value, given, element_of(wanted))
     return spread(builder, scalar, wanted.count) if isinstance(wanted, Vector) else scalar
 
 
@@ -183,7 +183,7 @@ def fma(typing, x, y, z):
 
     def emit(context, builder, sig, args):
         operands = [_as_vector(context, builder, v, t, x) for v, t in zip(args, sig.args, strict=True)]
-        return call_llvm(builder, "llvm.fma", _llvm(x), operands, [_llvm(x)])
+        return call_llvm(builder, "llvm.fma", llvm_of(x), operands, [llvm_of(x)])
 
     return x(x, y, z), emit
 
@@ -208,11 +208,11 @@ def difference(typing, x, y, factor):
         other = _as_vector(context, builder, args[1], y, x)
         if factor == types.none:
             return builder.fsub(args[0], other)
-        half = context.cast(builder, context.get_constant(types.float64, 0.5), types.float64, _element(x))
-        half = _as_vector(context, builder, half, _element(x), x)
+        half = context.cast(builder, context.get_constant(types.float64, 0.5), types.float64, element_of(x))
+        half = _as_vector(context, builder, half, element_of(x), x)
         scaled = _as_vector(context, builder, args[2], factor, x)
         halves = call_llvm(
-            builder, "llvm.fma", _llvm(x), [args[0], half, builder.fneg(builder.fmul(other, half))], [_llvm(x)]
+            builder, "llvm.fma", llvm_of(x), [args[0], half, builder.fneg(builder.fmul(other, half))], [llvm_of(x)]
         )
         return builder.fmul(halves, builder.fadd(scaled, scaled))
 
@@ -235,14 +235,14 @@ def larger(typing, a, b):
 
 @intrinsic
 def magnitude(typing, x):
-    return x(x), lambda context, builder, sig, args: call_llvm(builder, "llvm.fabs", _llvm(x), args, [_llvm(x)])
+    return x(x), lambda context, builder, sig, args: call_llvm(builder, "llvm.fabs", llvm_of(x), args, [llvm_of(x)])
 
 
 @intrinsic
 def select(typing, condition, yes, no):
     """``yes`` where the condition holds, else ``no``; one of the two may be a literal number."""
     # A literal is a float64 to Numba: the other one's type counts.
-    result = min(yes, no, key=lambda kind: (not isinstance(kind, Vector), _element(kind).bitwidth))
+    result = min(yes, no, key=lambda kind: (not isinstance(kind, Vector), element_of(kind).bitwidth))
 
     def emit(context, builder, sig, args):
         values = [_as_vector(context, builder, v, t, result) for v, t in zip(args[1:], sig.args[1:], strict=True)]
@@ -292,22 +292,6 @@ def how_many(typing, mask):
 def as_numbers(typing, mask, like):
     """1 where a mask is true and 0 elsewhere, as a vector of the type of ``like``."""
     return like(mask, like), lambda context, builder, sig, args: builder.uitofp(args[0], like.llvm)
-
-
-@intrinsic
-def exponent_of(typing, x):
-    """``2**(k - bias)`` for a float whose lowest bits hold the biased exponent k (a magic-number sum)."""
-    bits, significand = {types.float32: (32, 23), types.float64: (64, 52)}[_element(x)]
-
-    def emit(context, builder, sig, args):
-        integers, shift = ir.IntType(bits), significand
-        if isinstance(x, Vector):
-            integers = ir.VectorType(integers, x.count)
-            shift = [significand] * x.count
-        shifted = builder.shl(builder.bitcast(args[0], integers), ir.Constant(integers, shift))
-        return builder.bitcast(shifted, _llvm(x))
-
-    return x(x), emit
 
 
 # --- halves, widening, horizontal ---------------------------------------------------

@@ -146,6 +146,25 @@ def quarters(typing, wide):
     return types.UniTuple(single, 4)(wide), emit
 
 
+@intrinsic(prefer_literal=True)
+def half(typing, x, place):
+    """One half of a wide vector; what is no wide vector as it is."""
+    if not isinstance(x, Vector) or x.count == vector_of(x.element).count:
+        return x(x, place), lambda context, builder, sig, args: args[0]
+
+    def emit(context, builder, sig, args):
+        return split(builder, args[0])[place.literal_value]
+
+    return Vector(x.element, x.count // 2)(x, place), emit
+
+
+@intrinsic
+def joined_two(typing, a, b):
+    """Two vectors as one."""
+    wide = Vector(a.element, 2 * a.count)
+    return wide(a, a), lambda context, builder, sig, args: joined(builder, args)
+
+
 @intrinsic
 def sum_of_quarters(typing, wide):
     """The sum of the four vectors of a wide one, added pairwise."""
