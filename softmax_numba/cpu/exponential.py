@@ -60,19 +60,26 @@ class Format(NamedTuple):
 _LN2, _LOG2_E = math.log(2), math.log2(math.e)
 _ROUND32, _ROUND64 = 1.5 * 2.0**23, 1.5 * 2.0**52
 LN2_LOW = float.fromhex("0x1.ABC9E3B39803Fp-56")  # ln(2) - float64(ln(2))
-_STEPS = EIGHTHS if PERMUTES else 1
-_FLOAT32 = Format(
-    octave=np.float32(_STEPS),
-    log2_e=np.float32(_STEPS * _LOG2_E),
-    ln2_high=np.float32(_LN2 / _STEPS),
-    ln2_low=np.float32((_LN2 - float(np.float32(_LN2))) / _STEPS),
-    round_to_integer=np.float32(_ROUND32),
-    round_to_octave=np.float32(_STEPS * _ROUND32),
-    exponent_field=np.float32(_ROUND32 + _STEPS * (127 + 30)),
-    reach=np.float32(2.0**20),
-    least_exponent=-126,
-    vanished=-252,
-)
+
+
+def _float32(steps):
+    """The :class:`Format` of float32 with so many steps to an octave."""
+    return Format(
+        octave=np.float32(steps),
+        log2_e=np.float32(steps * _LOG2_E),
+        ln2_high=np.float32(_LN2 / steps),
+        ln2_low=np.float32((_LN2 - float(np.float32(_LN2))) / steps),
+        round_to_integer=np.float32(_ROUND32),
+        round_to_octave=np.float32(steps * _ROUND32),
+        exponent_field=np.float32(_ROUND32 + steps * (127 + 30)),
+        reach=np.float32(2.0**20),
+        least_exponent=-126,
+        vanished=-252,
+    )
+
+
+_BY_OCTAVES = _float32(1)
+_FLOAT32 = _float32(EIGHTHS) if PERMUTES else _BY_OCTAVES
 _FLOAT64 = Format(
     octave=1.0,
     log2_e=_LOG2_E,
@@ -229,21 +236,6 @@ def _exp_relative(x, ref, scale):
     return exp_of_parts(biased, times(r, scale.inverse), scale.terms)
 
 
-@inlined
-def _of_half(x, ref, scale, place):
-    """The same for one half of a wide vector, with what is known of that half."""
-    of_x = Reference(half(ref.shift, place), 0.0, half(ref.magic, place), half(ref.floor, place))
-    by = Scale(
-        half(scale.steps, place),
-        half(scale.step_high, place),
-        half(scale.step_low, place),
-        half(scale.inverse, place),
-        scale.temperature,
-        scale.terms,
-    )
-    return _exp_relative(x, of_x, by)
-
-
 def exp_relative(x, ref, scale):
     """exp(x / T) relative to ``ref``, times 2**headroom; exactly 0 where no result could tell it from 0."""
     raise NotImplementedError("only inside compiled code")
@@ -255,8 +247,8 @@ def _exp_relative_of(x, ref, scale):
         # Both at once would go over the registers: measured, 1.03x to 1.1x. One vector after the other leaves a
         # processor too little to do while it waits.
         def in_turn(x, ref, scale):
-            first = _of_half(half(x, 0), ref, scale, 0)
-            return joined_two(first, _of_half(after(half(x, 1), first), ref, scale, 1))
+            first = _exp_relative(half(x, 0), half(ref, 0), half(scale, 0))
+            return joined_two(first, _exp_relative(after(half(x, 1), first), half(ref, 1), half(scale, 1)))
 
         return in_turn
     return lambda x, ref, scale: _exp_relative(x, ref, scale)

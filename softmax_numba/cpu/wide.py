@@ -146,16 +146,38 @@ def quarters(typing, wide):
     return types.UniTuple(single, 4)(wide), emit
 
 
+def _is_wide(kind):
+    return isinstance(kind, Vector) and kind.count > vector_of(kind.element).count
+
+
+def _half_type(kind):
+    if _is_wide(kind):
+        return Vector(kind.element, kind.count // 2)
+    if isinstance(kind, types.NamedTuple):
+        return types.NamedTuple([_half_type(field) for field in kind.types], kind.instance_class)
+    return kind
+
+
+def _half_of(context, builder, value, kind, place):
+    if _is_wide(kind):
+        return split(builder, value)[place]
+    if isinstance(kind, types.NamedTuple):
+        fields = [
+            _half_of(context, builder, builder.extract_value(value, i), field, place)
+            for i, field in enumerate(kind.types)
+        ]
+        return context.make_tuple(builder, _half_type(kind), fields)
+    return value
+
+
 @intrinsic(prefer_literal=True)
 def half(typing, x, place):
-    """One half of a wide vector; what is no wide vector as it is."""
-    if not isinstance(x, Vector) or x.count == vector_of(x.element).count:
-        return x(x, place), lambda context, builder, sig, args: args[0]
+    """One half of a wide vector, and of those in a named tuple; what is no wide vector as it is."""
 
     def emit(context, builder, sig, args):
-        return split(builder, args[0])[place.literal_value]
+        return _half_of(context, builder, args[0], x, place.literal_value)
 
-    return Vector(x.element, x.count // 2)(x, place), emit
+    return _half_type(x)(x, place), emit
 
 
 @intrinsic

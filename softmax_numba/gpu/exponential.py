@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from softmax_numba.cpu.exponential import _FLOAT32, _FLOAT64, _Q32, _Q64, LN2_LOW
+from softmax_numba.cpu.exponential import _BY_OCTAVES, _FLOAT64, _Q32_OCTAVES, _Q64, LN2_LOW
 from softmax_numba.gpu.seam import device, exponent_of, fma, reciprocal32, reciprocal64
 
 
@@ -59,7 +59,7 @@ def scale_of(temperature: float, kind: Any) -> Scale:
 @functools.cache
 def exponential(kind: Any) -> Exponential:
     """The device functions that compute in ``kind`` (np.float32 or np.float64)."""
-    f = _FLOAT32 if kind is np.float32 else _FLOAT64
+    f = _BY_OCTAVES if kind is np.float32 else _FLOAT64
     round_to_integer, exponent_field, reach = kind(f.round_to_integer), kind(f.exponent_field), kind(f.reach)
     zero, one, bias = kind(0), kind(1), kind(127 if kind is np.float32 else 1023)
     vanished, least = kind(f.vanished), kind(f.least_exponent)
@@ -68,7 +68,7 @@ def exponential(kind: Any) -> Exponential:
     infinity = kind(np.inf)
 
     if kind is np.float32:
-        c0, c1, c2, c3, c4 = _Q32
+        c0, c1, c2, c3, c4 = _Q32_OCTAVES
 
         @device
         def significand(r):
