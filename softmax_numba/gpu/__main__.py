@@ -15,6 +15,7 @@ from typing import Any, get_args
 from softmax_numba.gpu import table
 from softmax_numba.gpu.plan import Sweep
 from softmax_numba.gpu.storage import STORAGES
+from softmax_numba.gpu.tiles import Access
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dtype", nargs="+", choices=STORAGES, default=list(STORAGES))
     parser.add_argument("--operation", nargs="+", choices=table.NAMES, default=list(table.NAMES))
     parser.add_argument("--sweep", nargs="+", choices=get_args(Sweep), default=list(get_args(Sweep)))
+    parser.add_argument("--access", nargs="+", choices=get_args(Access), default=list(get_args(Access)))
     parser.add_argument("--masks", action="store_true", help="with a mask and temperatures too")
     parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
     parser.add_argument("--keep", metavar="DIR", help="leave the kernels in a folder; prints no table")
@@ -33,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         (specimen, arch)
         for arch in how.arch
         for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks, every)
+        if specimen.plan.access in how.access
     ]
     if every and how.sweep == list(get_args(Sweep)):
         jobs += [(other, arch) for arch in how.arch for other in table.others()]
