@@ -10,22 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
-from oracle import ulp
+from oracle import same_bits, ulp
 from processes import environment
 
+from softmax_numba import softmax
 from softmax_numba.cpu import exponential
 from softmax_numba.cpu.arrays import start_of
-from softmax_numba.cpu.exponential import exp_relative, reference, scale_of
+from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
 from softmax_numba.cpu.host import PERMUTES
 from softmax_numba.cpu.memory import load, store, width_of
 from softmax_numba.cpu.powers import EIGHTHS
+from softmax_numba.cpu.wide import load_wide
 
 LONG = np.longdouble
 HEADROOM = {np.float32: 30, np.float64: 64}
 # Relative to the maximum: below the first nothing may vanish, below the second all is exactly 0.
 KEPT, GONE = {np.float32: -150, np.float64: -1075}, {np.float32: -160, np.float64: -1090}
-# The largest error over an octave in ULP; powers of eighths are rounded, too, to a third of an ULP.
-WORST = {np.float32: 1.15 if PERMUTES else 0.75, np.float64: 0.95}
 every_float = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
 
 
@@ -75,7 +75,7 @@ def between(low, high, dtype, count, seed=0):
     ("coefficients", "steps", "bits", "bound"),
     [
         (exponential._Q32_OCTAVES, 1, 24, 0.05),
-        (exponential._Q32_EIGHTHS, EIGHTHS, 24, 0.5),
+        (exponential._Q32_EIGHTHS, EIGHTHS, 24, 0.05),
         (exponential._Q64, 1, 53, 0.15),
     ],
     ids=["float32", "float32 by eighths", "float64"],
@@ -99,15 +99,16 @@ def test_polynomial(coefficients, steps, bits, bound):
 @every_float
 def test_error_over_one_octave(dtype):
     """One argument of every four in float32, a sample in float64: the last sum rounds to half an ULP, the one before it
-    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off. By eighths: two halves less
-    the power's luck, and the polynomial."""
+    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off. By eighths: half an ULP for
+    the last sum, and a third for the power."""
     if dtype is np.float32:
         low, high = np.float32([0.125, 0.35]).view(np.int32)
         x = np.arange(low, high, 4, dtype=np.int32).view(np.float32)
         x = np.concatenate([-x, x, between(-0.125, 0.125, dtype, 200_000)])
     else:
         x = between(-0.35, 0.35, dtype, 400_000)
-    assert error(x, 0.35) <= WORST[dtype]
+    worst = 0.88 if PERMUTES else 0.75
+    assert error(x, 0.35) <= (worst if dtype is np.float32 else 0.95)
 
 
 @every_float
@@ -115,9 +116,7 @@ def test_error_over_one_octave(dtype):
 def test_error_over_the_span_below_any_maximum(dtype, top):
     """A few hundredths more for the remainder, wherever the maximum lies: at 1e4 a shift by it costs 100 ULP."""
     span = 100 if dtype is np.float32 else 700
-    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= max(
-        0.95, WORST[dtype] + 0.05
-    )
+    assert error(np.minimum(between(top - span, top, dtype, 200_000), dtype(top)), top) <= 0.95
 
 
 @every_float
@@ -125,7 +124,7 @@ def test_error_over_the_span_below_any_maximum(dtype, top):
 def test_error_with_a_temperature(dtype, temperature):
     """1 / T and the product with it are rounded, too, a quarter of an ULP each at most, and less by eighths."""
     top = 20 * temperature
-    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= max(1.3, WORST[dtype] + 0.05)
+    assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= 1.3
 
 
 @every_float
@@ -136,7 +135,7 @@ def test_error_of_lanes_beyond_reach(dtype):
     found, n = relative(x, top)
     exact = np.ldexp(np.exp((x - top).astype(LONG)), HEADROOM[dtype] - n)
     assert n == 0
-    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= WORST[dtype] + 0.05
+    assert np.max(np.abs(found - exact) / ulp(exact, dtype)) <= 0.95
 
 
 # --- what is exact ------------------------------------------------------------------
@@ -204,10 +203,63 @@ def test_numbers_and_vectors_are_one_function(dtype, data):
     assert _one(x, top, temperature) == relative(np.array([x]), top, temperature)[0][0]
 
 
+@njit(error_model="numpy")
+def _wide(x, tops, temperature, of_one, of_each, singly):
+    p, q, t = start_of(x), width_of(start_of(x)), start_of(tops)
+    scale = scale_of(x[0], temperature)
+    one = reference(tops[0], scale)
+    each = reference(load_wide(t, 0, 4), scale)
+    store(start_of(of_one), 0, exp_relative(load_wide(p, 0, 4), one, scale))
+    of_four = Reference(each.shift, 0.0, each.magic, each.floor)
+    store(start_of(of_each), 0, exp_relative(load_wide(p, 0, 4), of_four, scale))
+    for k in range(0, 4 * q, q):
+        store(start_of(singly), k, exp_relative(load(p, k), one, scale))
+
+
+@every_float
+@pytest.mark.parametrize("temperature", [None, 0.7])
+def test_four_vectors_are_one_function(dtype, temperature):
+    """A wide vector's exponentials have the bits of its vectors', relative to one number or to one each."""
+    count = 4 * (16 if dtype is np.float32 else 8)
+    x = between(-90, 9, dtype, count)
+    x[5::9] = [-np.inf, np.nan, 9.0, -2000.0, 0.0, -0.0, 8.5][: x[5::9].size]
+    tops = np.full(count, 9, dtype)
+    of_one, of_each, singly = (np.empty(count, dtype) for _ in range(3))
+    _wide(x, tops, temperature, of_one, of_each, singly)
+    assert same_bits(of_one, singly) and same_bits(of_each, singly)
+    tops[count // 2 :] = 30  # halves of different references
+    _wide(x, tops, temperature, of_one, of_each, singly)
+    later = relative(x, 30.0, temperature)[0]
+    assert same_bits(of_each[: count // 2], singly[: count // 2])
+    assert same_bits(of_each[count // 2 :], later[count // 2 :])
+
+
+@every_float
+def test_errors_that_add_up(dtype):
+    """Two values of which the largest term is as much too large as it can be and the other as much too small, or the
+    other way round, and all that is rounded after them: 4 ULP are promised."""
+    rng = np.random.default_rng(5)
+    top = rng.uniform(0, 0.7, 100_000).astype(dtype)
+    other = rng.uniform(-14, -0.1, 400_000).astype(dtype)
+
+    def too_large(x, most):
+        exact = np.exp(x.astype(LONG)) * LONG(2) ** HEADROOM[dtype]
+        found, n = relative(x, most)
+        return (np.ldexp(found.astype(LONG), n) - exact) / exact
+
+    of_top, of_other = too_large(top, 0.7), too_large(other, 0.7)
+    for first, second in ((of_top, -of_other), (-of_top, of_other)):
+        a, b = top[np.argsort(first)[-300:]], other[np.argsort(second)[-3000:]]
+        x = np.stack(np.broadcast_arrays(a[:, None], b), axis=-1)
+        terms = np.exp(x.astype(LONG))
+        exact = terms / terms.sum(axis=-1, keepdims=True)
+        assert np.max(np.abs(softmax(x) - exact) / ulp(exact, dtype)) <= 4
+
+
 @pytest.mark.skipif(not PERMUTES, reason="what is tested here already")
 def test_where_nothing_is_looked_up_in_a_register(tmp_path):
     """A processor without such an instruction goes by octaves: the same tests, as Numba compiles for it."""
-    tests = "octave or span or vanish or special or numbers_and_vectors"
+    tests = "octave or span or vanish or special or one_function or add_up"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", f"float32 and ({tests})"]
     fewer = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx,+fma", "SOFTMAX_NUMBA_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(command, env=environment(**fewer), capture_output=True, text=True, timeout=120)

@@ -9,7 +9,7 @@ from llvmlite import binding
 from numba import types
 
 from softmax_numba.cpu import compiled, sweeps, vjp_sweeps
-from softmax_numba.cpu.host import FEW_REGISTERS, MASKS, PERMUTES
+from softmax_numba.cpu.host import FEW_REGISTERS, MASKS
 from softmax_numba.cpu.lane import LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.loss_sweeps import INDICES, Kernel, body_of_losses
 from softmax_numba.cpu.simd import BFLOAT, HALF
@@ -75,17 +75,18 @@ def assembly_for(machine, sweep):
     target = binding.Target.from_triple(machine.triple).create_target_machine(cpu=machine.cpu, opt=3)
     code = re.sub("target triple = .*", f'target triple = "{machine.triple}"', sweep.get_llvm_str())
     code = re.sub("target datalayout = .*", f'target datalayout = "{target.target_data}"', code)
-    if machine.triple.startswith("aarch64"):
-        if FEW_REGISTERS:  # hidden.py: what assembly calls a register of floats, and none of them has 256 bits
-            code = code.replace('"=x,0"', '"=w,0"')
-            code = _AFTER.sub(r"bitcast \1 \2 to \1", code)
-        code = _LOOKED_UP.sub(r"xor \1 \2, \3", code)  # such machines go without, see exponential.py
+    if FEW_REGISTERS and machine.triple.startswith("aarch64"):
+        code = code.replace('"=x,0"', '"=w,0"')  # hidden.py: what assembly calls a register of floats
+        code = _AFTER.sub(r"bitcast \1 \2 to \1", code)  # of which none has 256 bits
+    if machine.triple.startswith("aarch64") or (MASKS and machine.cpu == "x86-64-v3"):
+        # What would be looked up in another way, or not at all (exponential.py): the rest of the code shows.
+        code = _LOOKED_UP.sub(r"xor \1 \2, \3", code)
     # Numba counts references with an instruction that other processors do not have; it becomes a call.
     return target.emit_assembly(binding.parse_assembly(code.replace("llvm.x86.atomic", "x86_atomic")))
 
 
-def loops(text):
-    """The innermost loops, each a list of instructions."""
+def loops(text, counts=lambda loop: True):
+    """The innermost of the loops that count, each a list of instructions."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
     places = {line[:-1]: i for i, line in enumerate(lines) if re.fullmatch(r"\.LBB\w+:", line.split("#")[0].strip())}
     spans = set()
@@ -93,6 +94,7 @@ def loops(text):
         jump = re.match(r"(?:j\w+|b(?:\.\w+)?|cbn?z|tbn?z)\s+(?:.*\s)?(\.LBB\w+)", line)
         if jump and places.get(jump.group(1), i + 1) <= i:
             spans.add((places[jump.group(1)], i))
+    spans = {(begin, end) for begin, end in spans if counts(lines[begin : end + 1])}
     inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     return [lines[begin : end + 1] for begin, end in inner]
 
@@ -139,8 +141,8 @@ OTHERS = {
 }
 
 
-# How many of an exponential's products are added to something, for float32.
-FUSED = 6 if PERMUTES else 7
+# How many of an exponential's products are added to something, for float32, at least.
+FUSED = 7
 # Where few values are filled up by zeros, without a call.
 NO_CALLS = {"columns", "middle columns"}
 # In whose loops over float32 the exponential's constants are numbers that the compiler does not know.
@@ -148,7 +150,7 @@ HOLD = {"woven rows", "blocks", "deep columns"}
 
 
 def check_constants(text):
-    """The loops over four vectors at a time find the exponential's constants, six or nine, where they are, and do not
+    """The loops over four vectors at a time find the exponential's constants where they are, and do not
     look for them anew."""
     for loop in loops(text):
         fused, rest = sum(bool(re.match(r"vfn?m(add|sub)", line)) for line in loop), "maskmov" in " ".join(loop)
@@ -180,7 +182,12 @@ def check_hot_loops(machine, text, storage, vectors):
     """The loops around the exponential: full registers, no call (to exp or anything else), no gather."""
     assert not re.search(r"\b(expf|logf|fmaf?|_ZGV\w+|__\w*hfsf2|__\w*sfhf2)\b", text)
     fused = machine.fused.format("d" if storage == types.float64 else "s")
-    hot = [loop for loop in loops(text) if sum(bool(re.match(fused, line)) for line in loop) >= 5]
+
+    def is_hot(loop):
+        return sum(bool(re.match(fused, line)) for line in loop) >= 5
+
+    # A jump back from a branch that was put elsewhere looks like a loop within a hot one.
+    hot = [loop for loop in loops(text) if is_hot(loop)] or loops(text, is_hot)
     assert hot
     for loop in hot:
         assert not [line for line in loop if re.match(f"{machine.call}|{machine.gather}", line)], loop

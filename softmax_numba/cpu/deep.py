@@ -150,11 +150,11 @@ def _sums(operation, width):
     term, counts_ties = operation.term, operation.counts_ties
 
     @inlined
-    def add_quad(x, read, k, tops, refs, scale, ties, slot):
-        """Adds four values of each of a vector's lanes; ``read`` are the same, perhaps not kept since."""
+    def add_quad(x, again_x, k, tops, refs, scale, ties, slot):
+        """Adds four values of each of a vector's lanes, which come twice: once as they are read again."""
         ref = reference_of_four(load(refs.shift, k), load(refs.magic, k), load(refs.floor, k))
         e = exp_relative(x, ref, scale_of_four(scale))
-        e, tied = term(e, read, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
+        e, tied = term(e, again_x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
         at = k // width
         store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
         if counts_ties:
@@ -183,8 +183,10 @@ def _sums(operation, width):
                 slot = moved(slots, s * vectors * 16)
                 for k in range(0, whole, width):
                     scale = _scale_at(of_all, scales, k, width, temperature)
-                    read = _four_full(again(a), again(b), again(c), again(d), k)
-                    add_quad(_four_full(a, b, c, d, k), read, k, tops, refs, scale, ties, slot)
+                    x = again_x = _four_full(a, b, c, d, k)
+                    if counts_ties:
+                        again_x = _four_full(again(a), again(b), again(c), again(d), k)
+                    add_quad(x, again_x, k, tops, refs, scale, ties, slot)
                     prefetch(a, k + ahead)
                     prefetch(b, k + ahead)
                     prefetch(c, k + ahead)

@@ -57,8 +57,11 @@ def some_zero(typing, pointer):
 
 @intrinsic
 def after(typing, x, other):
-    """The vector ``x``, of which the compiler makes nothing before it has the ``other`` one, of the same type, if
-    registers are few: the processor need not wait, but what is computed of one is no longer there with the other."""
+    """The vector ``x``, of which nothing is computed before there is the ``other`` one, if registers are few.
+
+    It costs no instruction, and the processor need not wait: it only keeps the compiler from taking the steps of two
+    computations in turns, between which their numbers would not fit into the registers.
+    """
 
     def emit(context, builder, sig, args):
         if not FEW_REGISTERS:

@@ -29,7 +29,7 @@ from softmax_numba.cpu.memory import (
     stream,
     to_full_vectors,
 )
-from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, quads_of, read_in_place, read_lane, vectors_in_lane
+from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_in_place, read_lane, rows_of, vectors_in_lane
 from softmax_numba.cpu.rows import (
     MOST_LANES,
     PANEL_ON_STACK,
@@ -111,8 +111,8 @@ def loss_held(compute):
                 top, _ = read_lane(x, None, begin + r, 0, tail, vectors, moved(panel, r * vectors * width), in_place)
                 store(tops, r * width, top)
             refer_lanes(tops, count, notes, None)
-            quads, later = quads_of(x, begin, panel, in_place), place(x, begin + ahead, 0, 0)
-            sum_panel(panel, quads, count, vectors, notes, None, later, step, waiting, totals, ties)
+            in_x, later = rows_of(x, begin, panel, in_place), place(x, begin + ahead, 0, 0)
+            sum_panel(panel, in_x, count, vectors, notes, None, later, step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
                 waiting = without_lines(waiting, done if vectors > 3 else 0)

@@ -46,7 +46,7 @@ def _looked_up(builder, places):
 def power_of_eighths(typing, x):
     """``2**(k / 8 - bias)``, within 0.34 ULP, for float32 whose lowest bits hold the biased k (a magic-number sum).
 
-    It is 0 for a k of 0, and less than it should be, but less than any normal number, for 1 to 7.
+    It is 0 for a k of 0. For 1 to 7, where that is subnormal, it is a smaller subnormal number: no result shows it.
     """
 
     def emit(context, builder, sig, args):

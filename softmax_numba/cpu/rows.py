@@ -1,8 +1,9 @@
 """The sweep along rows of one block: vectors run along the lane, and several lanes are on their way at once.
 
 One lane alone is a chain: its maximum, its exponentials, their sum, the quotient, the results, each waiting for the
-one before. So as many lanes as a panel holds take each step together. They are read into a panel (panel.py),
-and what is one number a lane (its maximum, its sum, its logarithm) is computed for all of them in one vector.
+one before. So as many lanes as a panel holds take each step together. They are read into a panel or where they stand
+(panel.py), and what is one number a lane (its maximum, its sum, its logarithm) is computed for all of them in one
+vector.
 
 Exponentials are computed four vectors at a time (wide.py): 0.85x the time of one vector after the other.
 """
@@ -30,7 +31,7 @@ from softmax_numba.cpu.memory import (
     store,
     width_of,
 )
-from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, quads_of, read_in_place, read_lane, vectors_in_lane
+from softmax_numba.cpu.panel import MOST_VECTORS, lanes_in_panel, read_in_place, read_lane, rows_of, vectors_in_lane
 from softmax_numba.cpu.scales import Scales, note_scale, scale_for
 from softmax_numba.cpu.settling import Settled, safe_top
 from softmax_numba.cpu.stretch import stretch_map
@@ -176,7 +177,7 @@ def panel_sums(operation):
         return total, ties
 
     @inlined
-    def sum_panel(panel, quads, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
+    def sum_panel(panel, in_x, lanes, vectors, notes, temperature, later, step, waiting, totals, ties):
         """Puts down the sums of the panel's lanes; of lanes beyond ``lanes`` whatever comes out."""
         width = width_of(panel)
         if vectors == 1 or vectors == 3:
@@ -206,9 +207,9 @@ def panel_sums(operation):
                     store(ties, r * width + width, t2 + t3)
         else:
             for r in range(lanes):
-                lane, values = moved(panel, r * vectors * width), moved(quads.values, r * quads.apart)
+                lane, values = moved(panel, r * vectors * width), moved(in_x.values, r * in_x.apart)
                 asked = moved(later, r * step)
-                total, t = sum_lane(lane, values, quads.whole, vectors, notes, r, temperature, asked, waiting)
+                total, t = sum_lane(lane, values, in_x.whole, vectors, notes, r, temperature, asked, waiting)
                 note_total(totals, r, t, total)
                 if counts_ties:
                     store(ties, r * width, t)
@@ -233,7 +234,7 @@ def rows(operation, compute):
     settle, one_number, hidden = operation.settle_vector, operation.one_number, operation.hidden
     put_lane = operation.put
     value, sum_panel, map_to = operation.map, panel_sums(operation), stretch_map(operation.map)
-    keeps = operation.maps_exponentials
+    keeps = operation.maps_exponentials  # in the panel; others map the values
     counts_ties = operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
     refer_lanes, doubles = referring(operation, width), 128 // width  # of a running sum
@@ -287,8 +288,8 @@ def rows(operation, compute):
 
             refer_lanes(tops, count, notes, temperature)
             later = place(x, begin + ahead, 0, 0)
-            quads = quads_of(x, begin, panel, in_place)
-            sum_panel(panel, quads, count, vectors, notes, temperature, later, step, waiting, totals, ties)
+            in_x = rows_of(x, begin, panel, in_place)
+            sum_panel(panel, in_x, count, vectors, notes, temperature, later, step, waiting, totals, ties)
             if in_one:
                 done = min(waiting.whole, count * (vectors & ~3) * width)
                 waiting = without_lines(waiting, done if vectors > 3 else 0)
@@ -317,14 +318,14 @@ def rows(operation, compute):
                     lane, scale = moved(panel, r * vectors * width), scale_for(notes.scales, r, 1, temperature)
                     if side_by_side:
                         to = moved(waiting.values, waiting.end + r * length) if in_one else place(out, o, 0, j)
-                        if not keeps and quads.whole > 0:
-                            lane = moved(quads.values, r * quads.apart)
+                        if not keeps and in_x.whole > 0:
+                            lane = moved(in_x.values, r * in_x.apart)
                         map_to(lane, length, to, found, scale, streamed)
                     else:
                         for i in range(0, length, width):
                             given = lane
-                            if not keeps and i < quads.whole:
-                                given = moved(quads.values, r * quads.apart)
+                            if not keeps and i < in_x.whole:
+                                given = moved(in_x.values, r * in_x.apart)
                             store(lane, i, value(load(given, i), found, scale))
                         for i in range(length):
                             put(place(out, o, i, j), 0, number_at(lane, i))

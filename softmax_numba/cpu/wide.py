@@ -153,6 +153,8 @@ def _is_wide(kind):
 def _half_type(kind):
     if _is_wide(kind):
         return Vector(kind.element, kind.count // 2)
+    if isinstance(kind, types.NamedUniTuple):
+        return types.NamedUniTuple(_half_type(kind.dtype), kind.count, kind.instance_class)
     if isinstance(kind, types.NamedTuple):
         return types.NamedTuple([_half_type(field) for field in kind.types], kind.instance_class)
     return kind
@@ -161,7 +163,7 @@ def _half_type(kind):
 def _half_of(context, builder, value, kind, place):
     if _is_wide(kind):
         return split(builder, value)[place]
-    if isinstance(kind, types.NamedTuple):
+    if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
         fields = [
             _half_of(context, builder, builder.extract_value(value, i), field, place)
             for i, field in enumerate(kind.types)

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         for specimen in table.specimens(arch, how.dtype, how.operation, how.sweep, how.masks, every)
         if specimen.plan.access in how.access
     ]
-    if every and how.sweep == list(get_args(Sweep)):
+    if every and how.sweep == list(get_args(Sweep)) and how.access == list(get_args(Access)):
         jobs += [(other, arch) for arch in how.arch for other in table.others()]
     with contextlib.ExitStack() as stack:
         over: Callable[..., Iterator[Any]] = map

@@ -1,4 +1,4 @@
-"""exp(x / T) as ``p * 2**n``, of which only the integers are subtracted: the CPU's reduction, on one number.
+"""exp(x / T) as ``p * 2**n``, of which only integers are subtracted: the CPU's reduction by octaves, on one number.
 
 ``softmax_numba.cpu.exponential`` tells why and from which sources. The polynomial is kept here too, though the device
 has ex2.approx: that is good to 2**-22.5, and two of its errors in one quotient exceed the 4 ULP of the contract. A
