@@ -235,7 +235,7 @@ def test_four_vectors_are_one_function(dtype, temperature):
 
 
 @every_float
-def test_errors_that_add_up(dtype):
+def test_accuracy_where_errors_add_up(dtype):
     """Two values of which the largest term is as much too large as it can be and the other as much too small, or the
     other way round, and all that is rounded after them: 4 ULP are promised."""
     rng = np.random.default_rng(5)

@@ -141,8 +141,6 @@ OTHERS = {
 }
 
 
-# How many of an exponential's products are added to something, for float32, at least.
-FUSED = 7
 # Where few values are filled up by zeros, without a call.
 NO_CALLS = {"columns", "middle columns"}
 # In whose loops over float32 the exponential's constants are numbers that the compiler does not know.
@@ -150,11 +148,11 @@ HOLD = {"woven rows", "blocks", "deep columns"}
 
 
 def check_constants(text):
-    """The loops over four vectors at a time find the exponential's constants where they are, and do not
-    look for them anew."""
+    """The loops over four vectors at a time find the exponential's constants where they are, and do not look for them
+    anew."""
     for loop in loops(text):
         fused, rest = sum(bool(re.match(r"vfn?m(add|sub)", line)) for line in loop), "maskmov" in " ".join(loop)
-        if fused >= 8 * FUSED and not rest:
+        if fused >= 56 and not rest:
             made_anew = [line for line in loop if line.startswith("movabs")]
             assert len(made_anew) <= 2, made_anew
 
@@ -192,7 +190,7 @@ def check_hot_loops(machine, text, storage, vectors):
     for loop in hot:
         assert not [line for line in loop if re.match(f"{machine.call}|{machine.gather}", line)], loop
     heaviest = max(sum(bool(re.match(fused, line)) for line in loop) for loop in hot)
-    assert heaviest >= machine.registers * vectors * (12 if storage == types.float64 else FUSED)
+    assert heaviest >= machine.registers * vectors * (12 if storage == types.float64 else 7)
 
 
 @pytest.mark.skipif(not FEW_REGISTERS, reason="where rows are woven, sums share the registers with what is written")

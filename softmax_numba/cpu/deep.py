@@ -288,7 +288,7 @@ def deep_columns(operation, compute):
         put(notes.refs.floor, k, number_at(notes.refs.floor, lane))
         for of in (FIRST, SECOND, PEAK, LOG):
             put(notes.noted, of * notes.row + k, number_at(notes.noted, of * notes.row + lane))
-        put(notes.scales.steps, k, number_at(notes.scales.steps, lane))
+        put(notes.scales.steps_per_one, k, number_at(notes.scales.steps_per_one, lane))
         put(notes.scales.step_high, k, number_at(notes.scales.step_high, lane))
         put(notes.scales.step_low, k, number_at(notes.scales.step_low, lane))
         put(notes.scales.inverse, k, number_at(notes.scales.inverse, lane))

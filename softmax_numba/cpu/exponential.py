@@ -39,7 +39,7 @@ from softmax_numba.cpu.wide import half, joined_two
 class Format(NamedTuple):
     """What the reduction needs to know of a floating-point type, each field a number of that type."""
 
-    octave: float  # how many steps it has
+    steps_in_octave: float
     log2_e: float  # log2(e) and ln(2), of steps
     ln2_high: float
     ln2_low: float
@@ -66,7 +66,7 @@ LN2_LOW = float.fromhex("0x1.ABC9E3B39803Fp-56")  # ln(2) - float64(ln(2))
 def _float32(steps):
     """The :class:`Format` of float32 with so many steps to an octave."""
     return Format(
-        octave=np.float32(steps),
+        steps_in_octave=np.float32(steps),
         log2_e=np.float32(steps * _LOG2_E),
         ln2_high=np.float32(_LN2 / steps),
         ln2_low=np.float32((_LN2 - float(np.float32(_LN2))) / steps),
@@ -82,7 +82,7 @@ def _float32(steps):
 _BY_OCTAVES = _float32(1)
 _FLOAT32 = _float32(EIGHTHS) if PERMUTES else _BY_OCTAVES
 _FLOAT64 = Format(
-    octave=1.0,
+    steps_in_octave=1.0,
     log2_e=_LOG2_E,
     ln2_high=_LN2,
     ln2_low=LN2_LOW,
@@ -127,7 +127,7 @@ def _format_of(x):
 class Scale(NamedTuple):
     """The temperature in the forms that the reduction uses, and the polynomial's coefficients."""
 
-    steps: float  # log2(e) / T, times the steps of an octave
+    steps_per_one: float  # log2(e) / T, times the steps of an octave
     step_high: float  # its inverse, in two parts
     step_low: float
     inverse: float | None  # 1 / T; None is T == 1
@@ -157,8 +157,10 @@ def _scale_of(like, temperature):
         below = fma(temperature, _LN2, -octave) + temperature * LN2_LOW
         high = kind(octave)
         low = kind((octave - np.float64(high)) + below)
-        steps = kind(_LOG2_E / temperature) * f.octave
-        return Scale(steps, high / f.octave, low / f.octave, kind(1.0 / temperature), temperature, terms)
+        steps = kind(_LOG2_E / temperature) * f.steps_in_octave
+        return Scale(
+            steps, high / f.steps_in_octave, low / f.steps_in_octave, kind(1.0 / temperature), temperature, terms
+        )
 
     return tempered
 
@@ -168,11 +170,11 @@ def held(scale):
     """The same, for a loop over values of float32: where registers are few, the compiler makes constants anew for every
     four vectors, but leaves numbers that it does not know on the stack."""
     high, low = unknown(scale.step_high), unknown(scale.step_low)
-    return Scale(unknown(scale.steps), high, low, scale.inverse, scale.temperature, unknown(scale.terms))
+    return Scale(unknown(scale.steps_per_one), high, low, scale.inverse, scale.temperature, unknown(scale.terms))
 
 
 def exp_of_parts(biased, r, terms):
-    """``2**(k / octave - bias) * exp(r)`` for a sum whose lowest bits hold k, and at most half a step r."""
+    """``2**(k / steps_in_octave - bias) * exp(r)`` for a sum whose lowest bits hold k, and at most half a step r."""
     raise NotImplementedError("only inside compiled code")
 
 
@@ -220,18 +222,18 @@ class Reference(NamedTuple):
 def reference(top, scale):
     """The :class:`Reference` of values none of which exceeds ``top``; an infinite ``top`` makes the results NaN."""
     f = format_of(top)
-    within = magnitude(top * scale.steps) < f.reach
+    within = magnitude(top * scale.steps_per_one) < f.reach
     shift = select(within, 0.0, top)
-    steps = fma(select(within, top, 0.0), scale.steps, f.round_to_octave) - f.round_to_octave
+    steps = fma(select(within, top, 0.0), scale.steps_per_one, f.round_to_octave) - f.round_to_octave
     magic = f.exponent_field - steps
     # The middle of the step with which the exponent field is 0, and a field of 0 is the number 0.
-    return Reference(shift, steps / f.octave, magic, (f.round_to_integer - magic) * scale.step_high)
+    return Reference(shift, steps / f.steps_in_octave, magic, (f.round_to_integer - magic) * scale.step_high)
 
 
 @inlined
 def _exp_relative(x, ref, scale):
     x = larger(x - ref.shift, ref.floor)
-    biased = fma(x, scale.steps, ref.magic)
+    biased = fma(x, scale.steps_per_one, ref.magic)
     n = biased - ref.magic
     r = fma(n, -scale.step_low, fma(n, -scale.step_high, x))
     return exp_of_parts(biased, times(r, scale.inverse), scale.terms)

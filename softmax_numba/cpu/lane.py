@@ -56,8 +56,7 @@ def terms_beside_the_largest(e, x, top, ties):
 @inlined
 def quad_beside_the_largest(e, x, p, i, top, ties):
     """The same for four vectors of one lane, which stand at ``p[i:]`` and whose ties are one vector: few hold one of
-    its largest values. (They are read anew: with few registers
-    they would have to wait on the stack until here.)"""
+    its largest values. (They are read anew: with few registers they would have to wait on the stack until here.)"""
     if anywhere(largest_of_quarters(load_wide(again(p), i, 4)) == top):
         tied = load_wide(again(p), i, 4) == top
         e, ties = select(tied, 0.0, e), ties + sum_of_quarters(as_numbers(tied, x))

@@ -17,7 +17,7 @@ from softmax_numba.cpu.wide import fourfold, numbers_for, numbers_over
 class Scales(NamedTuple):
     """Pointers to the fields of :class:`Scale`, a number a lane."""
 
-    steps: object
+    steps_per_one: object
     step_high: object
     step_low: object
     inverse: object
@@ -33,7 +33,7 @@ def scales_at(p, room):
 def note_scale(scales, lane, temperature):
     """Notes the forms of a lane's temperature, a float64."""
     scale = scale_of(number_like(scales.inverse), temperature)
-    put(scales.steps, lane, scale.steps)
+    put(scales.steps_per_one, lane, scale.steps_per_one)
     put(scales.step_high, lane, scale.step_high)
     put(scales.step_low, lane, scale.step_low)
     put(scales.inverse, lane, scale.inverse)
@@ -43,7 +43,7 @@ def note_scale(scales, lane, temperature):
 def scale_of_four(scale):
     """The :class:`Scale` for four vectors of the same lanes."""
     return Scale(
-        fourfold(scale.steps),
+        fourfold(scale.steps_per_one),
         fourfold(scale.step_high),
         fourfold(scale.step_low),
         fourfold(scale.inverse),
@@ -64,7 +64,7 @@ def _scale_read_by(numbers):
     @inlined
     def scale_at(scales, lane):
         return Scale(
-            numbers(scales.steps, lane),
+            numbers(scales.steps_per_one, lane),
             numbers(scales.step_high, lane),
             numbers(scales.step_low, lane),
             numbers(scales.inverse, lane),
