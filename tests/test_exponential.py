@@ -19,7 +19,7 @@ from softmax_numba.cpu.arrays import start_of
 from softmax_numba.cpu.exponential import Reference, exp_relative, reference, scale_of
 from softmax_numba.cpu.host import PERMUTES
 from softmax_numba.cpu.memory import load, store, width_of
-from softmax_numba.cpu.powers import EIGHTHS
+from softmax_numba.cpu.powers import QUARTERS
 from softmax_numba.cpu.wide import load_wide
 
 LONG = np.longdouble
@@ -75,10 +75,10 @@ def between(low, high, dtype, count, seed=0):
     ("coefficients", "steps", "bits", "bound"),
     [
         (exponential._Q32_OCTAVES, 1, 24, 0.05),
-        (exponential._Q32_EIGHTHS, EIGHTHS, 24, 0.05),
+        (exponential._Q32_QUARTERS, QUARTERS, 24, 0.09),
         (exponential._Q64, 1, 53, 0.15),
     ],
-    ids=["float32", "float32 by eighths", "float64"],
+    ids=["float32", "float32 by quarters", "float64"],
 )
 def test_polynomial(coefficients, steps, bits, bound):
     """Its distance from exp, in exact arithmetic, in ULP of exp: what the module's docstring claims."""
@@ -99,15 +99,15 @@ def test_polynomial(coefficients, steps, bits, bound):
 @every_float
 def test_error_over_one_octave(dtype):
     """One argument of every four in float32, a sample in float64: the last sum rounds to half an ULP, the one before it
-    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off. By eighths: half an ULP for
-    the last sum, and a third for the power."""
+    to a third of that, twice as much below 1, and the polynomial is 0.05 or 0.15 ULP off. By quarters: half an ULP for
+    the last sum, a third for the power, and 0.09 for the polynomial."""
     if dtype is np.float32:
         low, high = np.float32([0.125, 0.35]).view(np.int32)
         x = np.arange(low, high, 4, dtype=np.int32).view(np.float32)
         x = np.concatenate([-x, x, between(-0.125, 0.125, dtype, 200_000)])
     else:
         x = between(-0.35, 0.35, dtype, 400_000)
-    worst = 0.88 if PERMUTES else 0.75
+    worst = 0.94 if PERMUTES else 0.75
     assert error(x, 0.35) <= (worst if dtype is np.float32 else 0.95)
 
 
@@ -122,7 +122,7 @@ def test_error_over_the_span_below_any_maximum(dtype, top):
 @every_float
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 0.7, 1.5, 3.3, 1000.0])
 def test_error_with_a_temperature(dtype, temperature):
-    """1 / T and the product with it are rounded, too, a quarter of an ULP each at most, and less by eighths."""
+    """1 / T and the product with it are rounded, too, a quarter of an ULP each at most, and less by quarters."""
     top = 20 * temperature
     assert error(between(-40 * temperature, top, dtype, 200_000), top, temperature) <= 1.3
 

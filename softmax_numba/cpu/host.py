@@ -8,7 +8,7 @@ _FEATURES = frozenset(cpu_target.target_context.codegen().magic_tuple()[2].split
 # bits. (AVX2 has such stores, too: measured on a Zen 3, one takes as long as thirteen plain ones.)
 MASKS = {"+avx512bw", "+avx512vl"} <= _FEATURES
 MASKED_LOADS = MASKS or "+avx2" in _FEATURES
-# Looking up one of a register's eight or sixteen numbers for each place of another came with AVX2, too.
+# Numbers looked up within 128 bits, each place its own: an instruction of AVX, what goes with it of AVX2.
 PERMUTES = MASKED_LOADS
 # Bits of a register, as far as it makes a difference here; there are 32 of the wide ones and 16 of the others.
 REGISTER_BITS = 512 if MASKS else 256

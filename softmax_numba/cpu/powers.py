@@ -26,9 +26,9 @@ def exponent_of(typing, x):
     return x(x), emit
 
 
-EIGHTHS = 8  # of an octave: as many as a register of 256 bits holds numbers of 32
-# 2**(j / 8) to float32 without its exponent, and less what j adds once it is shifted to where whole octaves stand.
-_TABLE = [int(np.float32(2.0 ** (j / EIGHTHS)).view(np.int32)) - (127 << 23) - (j << 20) for j in range(EIGHTHS)]
+QUARTERS = 4  # of an octave: as many as 128 bits hold numbers of 32
+# 2**(j / 4) to float32 without its exponent, and less what j adds once it is shifted to where whole octaves stand.
+_TABLE = [int(np.float32(2.0 ** (j / QUARTERS)).view(np.int32)) - (127 << 23) - (j << 21) for j in range(QUARTERS)]
 
 
 def _looked_up(builder, places):
@@ -36,28 +36,30 @@ def _looked_up(builder, places):
     count = places.type.count
     if count > REGISTER_BITS // 32:
         return joined(builder, [_looked_up(builder, part) for part in split(builder, places)])
-    name = {8: "llvm.x86.avx2.permd", 16: "llvm.x86.avx512.permvar.si.512"}[count]
-    table = ir.Constant(places.type, _TABLE * (count // EIGHTHS))
-    kind = ir.FunctionType(table.type, [table.type, places.type])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [table, places])
+    name = {8: "llvm.x86.avx.vpermilvar.ps.256", 16: "llvm.x86.avx512.vpermilvar.ps.512"}[count]
+    floats = ir.VectorType(ir.FloatType(), count)
+    table = builder.bitcast(ir.Constant(places.type, _TABLE * (count // QUARTERS)), floats)
+    kind = ir.FunctionType(floats, [floats, places.type])
+    found = builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [table, places])
+    return builder.bitcast(found, places.type)
 
 
 @intrinsic
-def power_of_eighths(typing, x):
-    """``2**(k / 8 - bias)``, within 0.34 ULP, for float32 whose lowest bits hold the biased k (a magic-number sum).
+def power_of_quarters(typing, x):
+    """``2**(k / 4 - bias)``, within 0.32 ULP, for float32 whose lowest bits hold the biased k (a magic-number sum).
 
-    It is 0 for a k of 0. For 1 to 7, where that is subnormal, it is a smaller subnormal number: no result shows it.
+    It is 0 for a k of 0. For 1 to 3, where that is subnormal, it is a smaller subnormal number: no result shows it.
     """
 
     def emit(context, builder, sig, args):
         if isinstance(x, Vector):
             k = builder.bitcast(args[0], ir.VectorType(I32, x.count))
-            eighths, twenty = _looked_up(builder, k), repeat(k.type, 20)
+            quarters, shift = _looked_up(builder, k), repeat(k.type, 21)
         else:
-            k, twenty = builder.bitcast(args[0], I32), ir.Constant(I32, 20)
-            table = cgutils.global_constant(builder, "eighths", ir.Constant(ir.ArrayType(I32, EIGHTHS), _TABLE))
-            place = builder.zext(builder.and_(k, ir.Constant(I32, EIGHTHS - 1)), I64)
-            eighths = builder.load(builder.gep(table, [ir.Constant(I64, 0), place]))
-        return builder.bitcast(builder.add(eighths, builder.shl(k, twenty)), llvm_of(x))
+            k, shift = builder.bitcast(args[0], I32), ir.Constant(I32, 21)
+            table = cgutils.global_constant(builder, "quarters", ir.Constant(ir.ArrayType(I32, QUARTERS), _TABLE))
+            place = builder.zext(builder.and_(k, ir.Constant(I32, QUARTERS - 1)), I64)
+            quarters = builder.load(builder.gep(table, [ir.Constant(I64, 0), place]))
+        return builder.bitcast(builder.add(quarters, builder.shl(k, shift)), llvm_of(x))
 
     return x(x), emit

@@ -37,7 +37,7 @@ def weigh(numbers, sums, lane, step, blocks, scale):
     """The lane's maximum; in ``sums[WEIGHT]`` what a block's sum counts relative to that of the maximum's block.
 
     Blocks are powers of two apart, which is exact. Only lanes shifted by their maximum (values beyond
-    ``reach`` steps: in float32 9e4, or 7e5 by octaves) need an exponential here.
+    ``reach`` steps: in float32 1.8e5, or 7e5 by octaves) need an exponential here.
     """
     peak = numbers[TOP, lane]
     for b in range(1, blocks):
