@@ -36,7 +36,9 @@ from softmax_numba.cpu.plan import (
     ROWS,
     SHALLOW,
     SHORT,
+    TINY,
     WOVEN,
+    longest_tiny,
 )
 from softmax_numba.cpu.shallow import LONGEST as LONGEST_SHALLOW
 
@@ -46,6 +48,7 @@ DTYPES = {"float16": np.dtype(np.float16), "bfloat16": BFLOAT16, "float32": np.d
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 every_dtype = pytest.mark.parametrize("kind", DTYPES)
 
+TINY_ROWS = TINY if longest_tiny(4) else SHORT
 SHORT_COLUMNS = MIDDLE if MIDDLE_TO else COLUMNS  # by the number of registers
 
 # Shapes and axes for every sweep, with one axis, two and more.
@@ -56,11 +59,13 @@ SHAPES = {
     ((3, 7), 0): NARROW,
     ((FEWEST_SHORT, 1), -1): door.SINGLE,
     ((1, 5, 6), 0): door.SINGLE,
-    ((FEWEST_SHORT - 1, 7), -1): ROWS,
-    ((FEWEST_SHORT, 7), -1): SHORT,
+    ((FEWEST_SHORT - 1, 9), -1): ROWS,
+    ((7, 2), -1): ROWS,
+    ((FEWEST_SHORT, 4), -1): TINY_ROWS,
+    ((FEWEST_SHORT, 9), -1): SHORT,
     ((2, 5, 3, 11), -1): ROWS,
     ((2, 5, 3, 11), 2): SHALLOW,
-    ((9, 8, 7), -1): SHORT,
+    ((9, 8, 9), -1): SHORT,
     ((9, 8, 7), 1): NARROW,
     ((2, LONGEST_NARROW + 1, 7), 1): ROWS,
     ((FEWEST_SHORT - 1, 64), -1): ROWS,
@@ -231,7 +236,7 @@ def test_what_is_missing_is_made_and_what_is_large_is_said():
     x = normal((100, 7), np.float32)
     out = np.full_like(x, 7)
     for values, axis, sweep in (
-        (x, 1, SHORT),
+        (x, 1, TINY_ROWS),
         (x[:9], 1, ROWS),
         (x, 0, NARROW),
         (normal((300, 7), np.float32), 0, ROWS),

@@ -19,7 +19,7 @@ pytestmark = no_warnings
 
 SWEEPS = {
     "rows": ((9, 100), 1),
-    "short": ((300, 7), 1),
+    "short": ((300, 9), 1),
     "blocks": ((3, 4097), 1),
     "columns": ((33, 40), 0),
     "middle": ((33, 40), 0),
@@ -28,6 +28,8 @@ SWEEPS = {
     "shallow": ((2, 7, 40), 1),
     "long": ((2**18 + 3,), 0),
 }
+if planning.longest_tiny(4):
+    SWEEPS["tiny"] = ((300, 7), 1)
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def test_every_sweep_and_every_kernel_is_taken(sweep, taken, monkeypatch, reques
             columns = across and (dense or kernel.gradient)
             form = "focal" if focal and dense else "columns" if columns else "rows"
             if kernel.gradient and not dense:
-                form = {"rows": "held", "short": "turned"}.get(sweep, form)
+                form = {"rows": "held", "short": "turned", "tiny": "turned"}.get(sweep, form)
             assert kernel.form == form
 
 

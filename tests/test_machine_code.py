@@ -66,7 +66,9 @@ def made(monkeypatch):
 
 
 _VALUE = r"(<[^<>]*>|%[\w.]+)"
-_LOOKED_UP = re.compile(rf"(?:tail )?call (<\d+ x i32>) @llvm\.x86\.avx[\w.]+\(\1 {_VALUE}, \1 {_VALUE}\)( #\d+)?")
+_LOOKED_UP = re.compile(
+    rf"(?:tail )?call (<\d+ x float>) @llvm\.x86\.avx[\w.]+\(\1 {_VALUE}, (<\d+ x i32>) {_VALUE}\)( #\d+)?"
+)
 _AFTER = re.compile(rf'(?:tail )?call (<\d+ x float>) asm "", "=x,0,x"\(\1 {_VALUE}, \1 {_VALUE}\)( #\d+)?')
 
 
@@ -80,7 +82,7 @@ def assembly_for(machine, sweep):
         code = _AFTER.sub(r"bitcast \1 \2 to \1", code)  # of which none has 256 bits
     if machine.triple.startswith("aarch64") or (MASKS and machine.cpu == "x86-64-v3"):
         # What would be looked up in another way, or not at all (exponential.py): the rest of the code shows.
-        code = _LOOKED_UP.sub(r"xor \1 \2, \3", code)
+        code = _LOOKED_UP.sub(r"bitcast \3 \4 to \1", code)
     # Numba counts references with an instruction that other processors do not have; it becomes a call.
     return target.emit_assembly(binding.parse_assembly(code.replace("llvm.x86.atomic", "x86_atomic")))
 
@@ -121,6 +123,7 @@ SWEEPS = {  # and how many vectors take each step together
     "woven rows": (sweep_of(SOFTMAX, "woven"), 4),
     "blocks": (sweep_of(SOFTMAX, "blocks"), 4),
     "short rows": (sweep_of(SOFTMAX, "short"), 4),
+    "tiny rows": (sweep_of(SOFTMAX, "tiny"), 4),
     "columns": (sweep_of(LOGSUMEXP, "columns"), 1),
     "deep columns": (sweep_of(SOFTMAX, "deep"), 4),
     "shallow columns": (sweep_of(SOFTMAX, "shallow"), 4),

@@ -16,6 +16,7 @@ MANY_REGISTERS = planning.REGISTER_BITS == 512
 # What rows of two or three vectors get, and what float64 ones do that wait, by the number of registers.
 TURNED, TURNED_OR_WOVEN = ("rows", "woven") if MANY_REGISTERS else ("short", "short")
 LONGEST_SHORT = 32 if MANY_REGISTERS else 128
+TINY = "short" if MANY_REGISTERS else "tiny"
 # Of float32, neither short nor long enough to be woven.
 MIDDLING = 40 if MANY_REGISTERS else 120
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
@@ -102,15 +103,19 @@ def test_rows_that_wait_are_woven_in_many_registers(registers, monkeypatch):
 def test_how_long_short_rows_are(registers, itemsize, one_number, in_cache, past_cache, monkeypatch):
     monkeypatch.setattr(planning, "REGISTER_BITS", 512 if registers == 32 else 256)
 
-    def is_short(lanes, length):
-        found = planning.sweep_over(lanes, length, 1, itemsize, True, one_number, True, True)
-        return planning.SWEEPS[found] == "short"
+    def sweep_of(lanes, length):
+        return planning.SWEEPS[planning.sweep_over(lanes, length, 1, itemsize, True, one_number, True, True)]
 
-    few = planning.FEWEST_SHORT
-    assert is_short(few, 2) and not is_short(few - 1, 2)
-    assert is_short(few, in_cache) and not is_short(few, in_cache + 1)
+    few, tiny = planning.FEWEST_SHORT, 0 if registers == 32 else 32 // max(itemsize, 4)
+    if tiny:
+        fewest = 64 // max(itemsize, 4)
+        assert sweep_of(fewest, 2) == sweep_of(fewest, tiny) == "tiny"
+        assert sweep_of(fewest - 1, 2) == sweep_of(fewest - 1, tiny) == "rows"
+    assert sweep_of(few, tiny + 2) == "short"
+    assert sweep_of(few - 1, tiny + 2) == "rows"
+    assert sweep_of(few, in_cache) == "short" != sweep_of(few, in_cache + 1)
     many = planning.PAST_CACHE_BYTES // (past_cache * itemsize) + 1
-    assert is_short(many, past_cache) and not is_short(many, past_cache + 1)
+    assert sweep_of(many, past_cache) == "short" != sweep_of(many, past_cache + 1)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +131,11 @@ def test_how_long_short_rows_are(registers, itemsize, one_number, in_cache, past
         pytest.param((256, 50_257), np.float32, "blocks", True, True, id="GPT-2's vocabulary"),
         pytest.param((16, 50_257), np.float16, "blocks", True, False, id="a large vocabulary, within the cache"),
         pytest.param((256, 128_256), np.float16, "blocks", True, True, id="Llama 3's vocabulary"),
-        pytest.param((1_000_000, 8), np.float32, "short", True, True, id="a router"),
+        pytest.param((1_000_000, 8), np.float32, TINY, True, True, id="a router"),
         pytest.param((1_000_000, 16), np.float64, "short", True, True, id="a mixture model"),
         pytest.param((1_000_000, 32), np.float32, "short", True, True, id="two vectors"),
         pytest.param((1_000_000, 32), np.float64, TURNED_OR_WOVEN, True, True, id="four vectors of float64"),
-        pytest.param((63, 8), np.float32, "rows", False, False, id="too few short rows"),
+        pytest.param((63, 9), np.float32, "rows", False, False, id="too few short rows"),
         pytest.param((8, 21, 65_536), np.float32, MIDDLE, True, True, id="a segmentation map along axis 1"),
         pytest.param(
             (8, 22, 65_536), np.float32, "columns", True, True, id="one whose lines fill a place of the cache"
@@ -196,7 +201,8 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert length * itemsize >= 256 and side_by_side and inner == 1 and turnable and not one_number
     if found.sweep == "long":
         assert found.shares > 1 and lanes < 2 * count
-    if found.sweep == "short":
+    if found.turned:
+        assert found.sweep == (TINY if length <= (4 if itemsize == 8 else 8) else "short")
         assert length <= LONGEST_SHORT and side_by_side and inner == 1 and turnable
     if found.sweep == "narrow":
         assert 1 < inner < 8 and length <= 200 and columnar and not side_by_side
@@ -252,12 +258,15 @@ def plans(monkeypatch):
     return found
 
 
-SWEEPS = {"rows", "short", "woven", "columns", MIDDLE, "narrow", "deep", "shallow", "blocks", "long"}
+SWEEPS = {"rows", TINY, "short", "woven", "columns", MIDDLE, "narrow", "deep", "shallow", "blocks", "long"}
 
 CALLS = {
-    "short, serial": ((300, 7), 1, ("short", False, False)),
+    "tiny, serial": ((300, 7), 1, (TINY, False, False)),
+    "tiny, shared": ((30_000, 8), 1, (TINY, True, False)),
+    "tiny, shared, past the cache": ((300_000, 5), 1, (TINY, True, True)),
+    "short, serial": ((300, 9), 1, ("short", False, False)),
     "short, shared": ((30_000, 9), 1, ("short", True, False)),
-    "short, shared, past the cache": ((300_000, 5), 1, ("short", True, True)),
+    "short, shared, past the cache": ((300_000, 9), 1, ("short", True, True)),
     "rows, serial": ((9, MIDDLING), 1, ("rows", False, False)),
     "rows, shared": ((3000, MIDDLING), 1, ("rows", True, False)),
     "rows, shared, past the cache": ((30_000, MIDDLING), 1, ("rows", True, True)),
@@ -308,7 +317,9 @@ def test_every_plan_is_taken(name, plans):
         taken.add(expected)
     kinds = {("rows", False, False), ("rows", True, False), (MIDDLE, False, False), (MIDDLE, True, False)}
     kinds |= {("blocks", False, False), ("blocks", True, False), ("long", True, False)}
-    kinds |= {(sweep, shared, False) for sweep in ("short", "narrow", "deep", "shallow") for shared in (False, True)}
+    kinds |= {
+        (sweep, shared, False) for sweep in (TINY, "short", "narrow", "deep", "shallow") for shared in (False, True)
+    }
     assert kinds <= taken
     if name != "logsumexp":
         assert {("woven", shared, False) for shared in (False, True)} <= taken

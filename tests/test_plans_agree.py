@@ -11,6 +11,7 @@ from softmax_numba.cpu import sweeps
 from softmax_numba.cpu.blocks import KEEP_ALL_BYTES, KEEP_BYTES
 from softmax_numba.cpu.lane import BLOCK, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX
 from softmax_numba.cpu.plan import Plan
+from softmax_numba.cpu.turning import height_of
 from softmax_numba.dtypes import for_kernel
 
 OPERATIONS = {"softmax": SOFTMAX, "log_softmax": LOG_SOFTMAX, "logsumexp": LOGSUMEXP}
@@ -26,6 +27,10 @@ PLANS = (
     Plan("short", 1, True),
     Plan("short", 3, False),
     Plan("short", 2, True),
+    Plan("tiny", 1, False),
+    Plan("tiny", 1, True),
+    Plan("tiny", 3, False),
+    Plan("tiny", 2, True),
     Plan("woven", 1, False),
     Plan("woven", 1, True),
     Plan("woven", 2, False),
@@ -57,10 +62,10 @@ PLANS = (
 
 def for_lanes(name, length, masked=False):
     """The plans for lanes of that length."""
-    longest = {"rows": BLOCK, "short": BLOCK, "woven": BLOCK, "shallow": 8, "middle": BLOCK, "narrow": BLOCK}
+    longest = {"rows": BLOCK, "short": BLOCK, "tiny": 4, "woven": BLOCK, "shallow": 8, "middle": BLOCK, "narrow": BLOCK}
     # Lanes of a block never come there, and their logarithm is a shorter one (settling.py).
     shortest = {} if name == "softmax" else {"blocks": BLOCK + 1, "long": BLOCK + 1}
-    without_mask = ("short", "woven", "deep", "shallow", "middle", "narrow")
+    without_mask = ("short", "tiny", "woven", "deep", "shallow", "middle", "narrow")
     return [
         plan
         for plan in PLANS
@@ -237,6 +242,8 @@ def test_short_rows_of_every_length(name, dtype, past_cache):
             heat = np.random.default_rng(length).uniform(0.3, 3, count) if heated else None
             expected = carried_out(name, Plan("rows", 1, False), x, temperature=heat)
             assert same_bits(carried_out(name, Plan("short", 1, past_cache), x, temperature=heat), expected)
+            if length <= height_of(64 // x.itemsize):
+                assert same_bits(carried_out(name, Plan("tiny", 1, past_cache), x, temperature=heat), expected)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])

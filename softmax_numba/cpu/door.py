@@ -37,11 +37,11 @@ from softmax_numba.cpu.handed import (
 from softmax_numba.cpu.lane import Operation
 from softmax_numba.cpu.plan import (
     LONG,
-    SHORT,
     SWEEPS,
     can_be_shared,
     is_past_cache,
     is_shared_by_crew,
+    is_turned,
     most_shares,
     sweep_over,
     units_of,
@@ -156,7 +156,7 @@ def _enter() -> Callable[..., int]:
             return MISSING + sweep
         data, out_data = word(x, DATA), word(out, DATA)
         out_length = 1 if one_number else length
-        if sweep == SHORT:  # the lanes are the inner axis
+        if is_turned(sweep):  # the lanes are the inner axis
             source = lanes_at(data, 1, length, outer, values * itemsize, step, x_outer, itemsize)
             target = lanes_at(out_data, 1, out_length, outer, values * itemsize, out_step, out_outer, itemsize)
         else:

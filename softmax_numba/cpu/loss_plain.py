@@ -57,7 +57,7 @@ def prepared(storage: str, shape: tuple[int, ...], axis: int, gradient: bool) ->
     sizes = dtype.itemsize, kinds.compute.itemsize, result.itemsize
     normalise = 0 if how.kernel.form in NORMALISED else body_of(NORMALISER, how.plan.sweep, kinds)
     sweeps = normalise, body_of_losses(how.kernel)
-    turned, size = how.plan.sweep == "short", min(how.size, how.units)
+    turned, size = how.plan.turned, min(how.size, how.units)
     numbers = np.array(
         [
             *(*lanes, axis, id(dtype), id(_INT64), *sizes, gradient),

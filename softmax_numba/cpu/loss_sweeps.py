@@ -41,7 +41,7 @@ ROWS_TOGETHER = 16
 # Forms of kernels that find out themselves what normalises a lane, or need not know.
 NORMALISED = ("held", "turned", "certain")
 # Those for gradients of index targets along rows that lie end to end, by the sweep that normalises them.
-FOR_ROWS = {"rows": "held", "short": "turned"}
+FOR_ROWS = {"rows": "held", "short": "turned", "tiny": "turned"}
 # What stands in the place of a dtype of probabilities: targets that are indices, or none at all.
 INDICES, NOTHING = "indices", "nothing"
 _NO_GRADIENT = {name: np.empty((0, 0, 0), dtype) for name, dtype in STORED.items()}
@@ -203,7 +203,7 @@ def arranged(
     elif chosen.sweep == "narrow":
         units = vectors_across(outer * inner, itemsize)
         of_unit = (units, 8 if itemsize == 8 else 16, outer * inner)
-    elif chosen.sweep == "short":
+    elif chosen.turned:
         units = short_tiles_of(outer, length, itemsize)
         of_unit = (units, lanes_in_short_tile(length, itemsize), outer)
     past_cache = gradient and is_past_cache(size)
@@ -290,7 +290,7 @@ def run(
     plain = not (dense or focal or share.size or options[1:3].any())
     how = _arrangement(storage, x, name, beside, dense, focal, out is not None, plain)
     parts = pages.empty((x.shape[0], PARTS, x.shape[2]), even.dtype)
-    given, noted = (x.T, parts.T) if how.plan.sweep == "short" else (x, parts)
+    given, noted = (x.T, parts.T) if how.plan.turned else (x, parts)
     normalise, shares = 0, how.plan.shares
     if how.plan.sweep == "long":  # a few lanes that threads share
         sweeps.run(NORMALISER, how.plan, storage, x, None, None, parts)

@@ -37,6 +37,7 @@ from softmax_numba.cpu.sharing import Work, carrier
 from softmax_numba.cpu.short import short_rows
 from softmax_numba.cpu.simd import COMPUTES_IN
 from softmax_numba.cpu.single import single_values
+from softmax_numba.cpu.tiny import tiny_rows
 from softmax_numba.cpu.woven import woven
 from softmax_numba.dtypes import dtype_of, storage_of
 
@@ -66,6 +67,7 @@ _BUILDERS = {
     "rows": rows,
     "woven": woven,
     "short": short_rows,
+    "tiny": tiny_rows,
     "blocks": blocks,
     "columns": columns,
     "deep": deep_columns,
@@ -125,11 +127,11 @@ def _carrier(
     elif most > 1:
         by_crew = work_for(sweep, most)
     carry = carrier(arrays.types, COMPUTES_IN[arrays.storage], work, past_cache, alone, by_layer, by_crew)
-    return _turned(carry) if plan.sweep == "short" else carry
+    return _turned(carry) if plan.turned else carry
 
 
 def _turned(call: Callable[..., None]) -> Callable[..., None]:
-    """For the sweep along short rows: x (outer, length, 1) as (1, length, outer)."""
+    """For the sweeps along short rows: x (outer, length, 1) as (1, length, outer)."""
 
     def turned(x, mask, temperature, out):
         heat = None if temperature is None else temperature.T

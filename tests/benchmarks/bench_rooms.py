@@ -21,6 +21,7 @@ every_contender = pytest.mark.parametrize("who", CONTENDERS)
 SWEEPS = {
     "rows": ((3000, 40), 1),
     "woven": ((256, 1000), 1),
+    "tiny": ((20_000, 5), 1),
     "short": ((20_000, 10), 1),
     "blocks": ((8, 20_000), 1),
     "columns": ((100, 2000), 0),
