@@ -1,4 +1,4 @@
-"""Rows that stand end to end: in any place, cut up anyhow, the cotangents of rows apart."""
+"""Sweeps by their bodies: rows that stand end to end, in any place, cut up anyhow, and columns past the caches."""
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +13,7 @@ from vjp_cases import GONE, WAYS_BACK, assert_right, cotangent, forward
 from softmax_numba.cpu import vjp_sweeps
 from softmax_numba.cpu.jit import call_body
 from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
+from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP
 from softmax_numba.dtypes import for_kernel
 
@@ -116,3 +117,22 @@ def test_products_of_16_bits_are_added_up_in_one_order(dtype):
         found = WAYS_BACK["softmax"](y, dy)
         assert same_bits(found, WAYS_BACK["softmax"](y.T.copy(), dy.T.copy(), 0).T.copy())
         assert same_bits(found, apart("softmax", y, dy, None))
+
+
+@every_map
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_columns_past_the_cache(name, dtype, shift):
+    """Lines of whole cache lines are streamed from 256 bytes on, others if they are long: the same bits, and nothing
+    around them is touched."""
+    body = vjp_sweeps.body_of(BACKWARDS[name], "columns", vjp_sweeps.Arrays(dtype, dtype, False))
+    for inner in (32, 64, 65, 96, 128, 1024, 1100):
+        for length in (3, 20):
+            shape = (2, length, inner)
+            y, dy = forward(name, shape, DTYPES[dtype], 1), cotangent(shape, DTYPES[dtype])
+            out, room = on_a_line(shape, DTYPES[dtype], shift)
+            lanes = [for_kernel(a, dtype) for a in (y, dy, out)]
+            _carry_out(body, *lanes[:2], None, lanes[2], 0, 2 * vectors_across(inner, out.itemsize), True)
+            assert same_bits(out, WAYS_BACK[name](y, dy, 1)), shape
+            out[:] = 7
+            assert (room == 7).all(), shape
