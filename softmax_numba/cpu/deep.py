@@ -14,8 +14,9 @@ import numpy as np
 from softmax_numba.cpu.access import temperature_of
 from softmax_numba.cpu.across import settling
 from softmax_numba.cpu.arrays import allocated, hold, place, release, start_of
+from softmax_numba.cpu.deep_sums import Kept, Lines, largest_of_lines, line_adder
 from softmax_numba.cpu.exponential import Reference, exp_relative, held, reference, scale_of
-from softmax_numba.cpu.hidden import again
+from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.inlining import inlined
 from softmax_numba.cpu.jit import compiled
 from softmax_numba.cpu.lane import BLOCK
@@ -23,14 +24,12 @@ from softmax_numba.cpu.memory import (
     LINE_BYTES,
     address_of,
     fence,
-    filled,
     load,
     load_first,
     moved,
     number_at,
     prefetch,
     put,
-    raise_to,
     store,
     store_first,
     stored_size,
@@ -38,35 +37,23 @@ from softmax_numba.cpu.memory import (
     to_full_vectors,
     width_of,
 )
-from softmax_numba.cpu.scales import Scales, note_scale, reference_of_four, scale_for, scale_of_four, scales_at
+from softmax_numba.cpu.scales import Scales, note_scale, scale_for, scales_at
 from softmax_numba.cpu.settling import FIRST, HIGH, LOG, NUMBERS, PEAK, SECOND, SUMS, TIES, TOP, UNIT, Settled, safe_top
-from softmax_numba.cpu.sums import as_total, load_total, plus, plus_quad, store_sums, store_total
+from softmax_numba.cpu.sums import load_total, store_sums
 from softmax_numba.cpu.wide import (
-    filled_wide,
-    fourfold,
-    joined_four,
-    largest_of_quarters,
     load_first_wide,
     load_wide,
     numbers_for,
-    sum_of_quarters,
 )
 
 # A tile is at most as wide as a page of memory: in the first cache are the lanes' notes, in the second their sums.
 MOST_VECTORS = 64
-# How far ahead memory is asked for lines, and up to which size for a whole tile: while results are written, or, where
-# there are none, while the sums are added up (measured, two threads past the caches: 1.3x at 0.5 MB a tile, 1.0x to
-# 1.2x at others, 0.96x at 8 MB).
-AHEAD_BYTES, CACHED_BYTES, SUMMED_BYTES = 2**15, 2**19, 2**22
-
-
-class Lines(NamedTuple):
-    """Where the lines of a tile stand: pointers, and how many numbers there are from one to the next."""
-
-    x: object
-    step: int
-    nothing: object  # a line of -inf, for those that a block lacks
-    lanes: int
+# Up to which size memory is asked for a whole tile: while results are written, or, where there are none, while the sums
+# are added up (measured, two threads past the caches: 1.3x at 0.5 MB a tile, 1.0x to 1.2x at others, 0.96x at 8 MB).
+CACHED_BYTES, SUMMED_BYTES = 2**19, 2**22
+# So many exponentials of a tile are kept for its results instead of being computed again. Measured on a Zen 3: float64
+# 1.2x to 1.4x; float32 1.15x to 1.2x in the caches, past them 0.8x to 1.0x. Not known with registers of 512 bits.
+MOST_KEPT = 2**18 if REGISTER_BITS == 256 else 0
 
 
 @inlined
@@ -93,123 +80,10 @@ class Notes(NamedTuple):
     row: int
 
 
-@inlined
-def _line(lines, i, count):
-    return moved(lines.x, i * lines.step) if i < count else lines.nothing
-
-
-@inlined
-def _four(p, q, r, s, k, left):
-    """One vector of each of four lines, -inf in lanes that there are not."""
-    return joined_four(load_first(p, k, left), load_first(q, k, left), load_first(r, k, left), load_first(s, k, left))
-
-
-@inlined
-def _four_full(p, q, r, s, k):
-    return joined_four(load(p, k), load(q, k), load(r, k), load(s, k))
-
-
-@inlined
-def _largest(lines, count, tops):
-    """The lanes' largest values in a block."""
-    width = width_of(tops)
-    ahead = (AHEAD_BYTES // (lines.lanes * stored_size(lines.x)) + 4) * lines.step
-    for k in range(0, lines.lanes, width):
-        store(tops, k, filled(tops, -np.inf))
-    whole = lines.lanes // width * width
-    for i in range(0, count, 4):
-        p, q, r, s = (
-            _line(lines, i, count),
-            _line(lines, i + 1, count),
-            _line(lines, i + 2, count),
-            _line(lines, i + 3, count),
-        )
-        for k in range(0, whole, width):
-            x = _four_full(p, q, r, s, k)
-            raise_to(tops, k, largest_of_quarters(x))
-            prefetch(p, k + ahead)
-            prefetch(q, k + ahead)
-            prefetch(r, k + ahead)
-            prefetch(s, k + ahead)
-        if whole < lines.lanes:
-            x = _four(p, q, r, s, whole, lines.lanes - whole)
-            raise_to(tops, whole, largest_of_quarters(x))
-
-
-@inlined
-def _scale_at(of_all, scales, k, width, temperature):
-    """The scale of a vector of lanes; without temperatures ``of_all`` is it."""
-    if temperature is None:
-        return of_all
-    return scale_for(scales, k, width, temperature)
-
-
 @functools.cache
-def _sums(operation, width):
-    """Compiles the sums of a block."""
-    term, counts_ties = operation.term, operation.counts_ties
-
-    @inlined
-    def add_quad(x, again_x, k, tops, refs, scale, ties, slot):
-        """Adds four values of each of a vector's lanes, which come twice: once as they are read again."""
-        ref = reference_of_four(load(refs.shift, k), load(refs.magic, k), load(refs.floor, k))
-        e = exp_relative(x, ref, scale_of_four(scale))
-        e, tied = term(e, again_x, fourfold(load(tops, k)), filled_wide(tops, 0.0, 4))
-        at = k // width
-        store_total(slot, at, plus_quad(filled(tops, 0.0), load_total(slot, at), e))
-        if counts_ties:
-            store(ties, k, load(ties, k) + sum_of_quarters(tied))
-
-    @inlined
-    def add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors, ahead):
-        """The lanes' sums, a slot after the other with ``vectors`` of lanes each, and how many values are largest; of
-        memory that many numbers ``ahead`` is asked for."""
-        zero = filled(tops, 0.0)
-        for k in range(0, lines.lanes, width):
-            store(ties, k, zero)
-        for at in range(width * vectors):
-            store_total(slots, at, as_total(zero))
-        whole = lines.lanes // width * width
-        of_all = held(scale_for(scales, 0, width, temperature))
-        for start in range(0, count, 4 * width):
-            for s in range(min(width, count - start)):
-                i = start + s
-                a, b, c, d = (
-                    _line(lines, i, count),
-                    _line(lines, i + width, count),
-                    _line(lines, i + 2 * width, count),
-                    _line(lines, i + 3 * width, count),
-                )
-                slot = moved(slots, s * vectors * 16)
-                for k in range(0, whole, width):
-                    scale = _scale_at(of_all, scales, k, width, temperature)
-                    x = again_x = _four_full(a, b, c, d, k)
-                    if counts_ties:
-                        again_x = _four_full(again(a), again(b), again(c), again(d), k)
-                    add_quad(x, again_x, k, tops, refs, scale, ties, slot)
-                    prefetch(a, k + ahead)
-                    prefetch(b, k + ahead)
-                    prefetch(c, k + ahead)
-                    prefetch(d, k + ahead)
-                if whole < lines.lanes:
-                    x = _four(a, b, c, d, whole, lines.lanes - whole)
-                    scale = _scale_at(of_all, scales, whole, width, temperature)
-                    add_quad(x, x, whole, tops, refs, scale, ties, slot)
-        used, step = min(count, width), width // 2
-        while step > 0:
-            for s in range(min(step, used - step)):
-                for at in range(s * vectors, (s + 1) * vectors):
-                    total = plus(zero, load_total(slots, at), load_total(slots, at + step * vectors))
-                    store_total(slots, at, total)
-            used, step = min(used, step), step // 2
-
-    return add_up
-
-
-@functools.cache
-def _map(operation, width):
-    """Compiles the map of a block."""
-    value, maps_exponentials, wide = operation.map, operation.maps_exponentials, 4 * width
+def _map(operation, width, kept):
+    """Compiles the map of a block, from its values or from exponentials that have been kept."""
+    value, maps_exponentials, wide = operation.map, operation.maps_exponentials and not kept, 4 * width
 
     @inlined
     def results(x, k, lanes, notes, temperature, rescaled):
@@ -267,8 +141,9 @@ def deep_columns(operation, compute):
     settle, one_number, put_lane = operation.settle, operation.one_number, operation.put
     term, counts_ties = operation.largest_term, operation.counts_ties
     width = 64 // np.dtype(compute).itemsize
-    settle_block, map_stretch = settling(operation, width), _map(operation, width)
-    add_up = _sums(operation, width)
+    settle_block, add_up = settling(operation, width), line_adder(operation, width)
+    map_stretch, map_kept = _map(operation, width, False), _map(operation, width, True)
+    keeps, always = operation.maps_exponentials and MOST_KEPT > 0, np.dtype(compute).itemsize == 8
 
     @inlined
     def refer(notes, lanes, temperature):
@@ -317,6 +192,8 @@ def deep_columns(operation, compute):
         slots, results, nothing = allocated(0.0, 16 * width * vectors), allocated(0.0, room), allocated(x, per_tile)
         for k in range(per_tile):
             put(nothing, k, -np.inf)
+        lines_kept = (length + 4 * width - 1) // (4 * width) * (4 * width)
+        kept = Kept(allocated(compute(0), min(MOST_KEPT, lines_kept * per_tile) if keeps else 0), 0)
         step, to_step = x.strides[1] // x.itemsize, out.strides[1] // out.itemsize
         begin = first
         while begin < last:
@@ -330,13 +207,17 @@ def deep_columns(operation, compute):
             top_line, further = place(x, o, 0, j), step
             if one_number and length * lanes * x.itemsize <= SUMMED_BYTES:
                 further = next_tile(x, top_line, begin, across)
+            pitch = (lanes + width - 1) // width * width
+            if not keeps or blocks > 1 or lines_kept * pitch > MOST_KEPT or (past_cache and not always):
+                pitch = 0
+            kept = Kept(kept.values, pitch)
             for b in range(blocks):
                 start, tops = b * BLOCK, moved(noted, TOP * row + b * room)
                 count = min(BLOCK, length - start)
                 lines = Lines(place(x, o, start, j), step, nothing, lanes)
-                _largest(lines, count, tops)
+                largest_of_lines(lines, count, tops)
                 refer(Notes(refs, scales, moved(noted, b * room), row), lanes, temperature)
-                add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors, further)
+                add_up(lines, count, tops, refs, scales, temperature, ties, slots, vectors, further, kept)
                 for k in range(0, lanes, width):
                     top = load(tops, k)
                     if counts_ties and blocks == 1:
@@ -357,7 +238,7 @@ def deep_columns(operation, compute):
                     put_lane(out, o, j + k, number_at(results, k), factor, peak, log_sum)
             else:
                 # Lines that follow each other, as their results do, are one stretch, whose vectors go beyond the lanes.
-                flat = step == to_step == lanes
+                flat = to_step == lanes == (pitch if pitch > 0 else step)
                 ahead = 2 * step
                 if length * lanes * x.itemsize <= CACHED_BYTES:
                     ahead = next_tile(x, top_line, begin, across)
@@ -370,10 +251,15 @@ def deep_columns(operation, compute):
                     if flat:
                         for k in range(lanes, lanes + 8 * width):
                             carry_on(notes, k, k - lanes)
-                        map_stretch(p, count * lanes, lanes, target, notes, temperature, blocks > 1, past_cache, ahead)
+                    stretches, many = (1, count * lanes) if flat else (count, lanes)
+                    if keeps and pitch > 0:
+                        e = kept.values
+                        for _ in range(stretches):
+                            map_kept(e, many, lanes, target, notes, temperature, False, past_cache, 0)
+                            e, target = moved(e, pitch), moved(target, to_step)
                     else:
-                        for _ in range(count):
-                            map_stretch(p, lanes, lanes, target, notes, temperature, blocks > 1, past_cache, ahead)
+                        for _ in range(stretches):
+                            map_stretch(p, many, lanes, target, notes, temperature, blocks > 1, past_cache, ahead)
                             p, target = moved(p, step), moved(target, to_step)
         if past_cache:
             fence()
@@ -381,6 +267,7 @@ def deep_columns(operation, compute):
         release(slots)
         release(results)
         release(nothing)
+        release(kept.values)
         hold(numbers)
         hold(sums)
 
