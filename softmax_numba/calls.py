@@ -50,6 +50,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
     shapes and places are looked at in compiled code, by the door that the last call went through.
     """
     one_number, ndarray, empty, empty_like = operation.one_number, np.ndarray, np.empty, np.empty_like
+    logarithms = not operation.maps_exponentials
     done, refused, other, many_values = sweeps.DONE, sweeps.REFUSED, entering.OTHER, entering.LARGE
     door_for = entering.doors_by_dtype(lambda name: door.door(operation, name), door.ENTRY)
     last: tuple[Callable[[Any, Any, Any, Any], int], np.ndarray | None] = no_door, None
@@ -119,7 +120,7 @@ def short_way(operation: Operation) -> Callable[[Any, Any, Any], np.ndarray | No
         lanes = for_kernel(x, name).reshape(-1, length, neighbours)
         result = for_kernel(out, name).reshape(-1, 1 if one_number else length, neighbours)
         many = threads.in_use() if x.size >= PARALLEL_FROM else 1
-        chosen = plan_in_c_order(*lanes.shape, lanes.itemsize, one_number, many)
+        chosen = plan_in_c_order(*lanes.shape, lanes.itemsize, one_number, logarithms, many)
         sweeps.run(operation, chosen, name, lanes, None, None, result)
         return out[()] if fresh and not wanted else out
 
@@ -270,6 +271,7 @@ def _run(
         one_number=operation.one_number,
         turnable=mask is None and (operation.one_number or result.strides[1] == result.itemsize),
         columnar=mask is None and x.strides[2] == x.itemsize and result.strides[2] == result.itemsize,
+        logarithms=not operation.maps_exponentials,
         threads=threads.in_use() if x.size >= PARALLEL_FROM else 1,
     )
     sweeps.run(operation, chosen, storage, x, mask, heat, result)

@@ -33,6 +33,7 @@ def planned(
     one_number=False,
     turnable=True,
     columnar=True,
+    logarithms=False,
     count=8,
     side_by_side=None,
 ):
@@ -47,6 +48,7 @@ def planned(
         one_number=one_number,
         turnable=turnable,
         columnar=columnar,
+        logarithms=logarithms,
         threads=count,
     )
 
@@ -104,7 +106,7 @@ def test_how_long_short_rows_are(registers, itemsize, one_number, in_cache, past
     monkeypatch.setattr(planning, "REGISTER_BITS", 512 if registers == 32 else 256)
 
     def sweep_of(lanes, length):
-        return planning.SWEEPS[planning.sweep_over(lanes, length, 1, itemsize, True, one_number, True, True)]
+        return planning.SWEEPS[planning.sweep_over(lanes, length, 1, itemsize, True, one_number, True, True, False)]
 
     few, tiny = planning.FEWEST_SHORT, 0 if registers == 32 else 32 // max(itemsize, 4)
     if tiny:
@@ -168,7 +170,7 @@ def test_how_deep_a_map_may_be_whose_lines_stand_at_the_same_place_of_every_page
     monkeypatch.setattr(planning, "MIDDLE_TO", 255)
     for one_number, deepest in ((True, 48), (False, with_results)):
         for length, middle in ((deepest, True), (deepest + 1, False)):
-            found = planning.sweep_over(8, length, 65_536, itemsize, False, one_number, True, True)
+            found = planning.sweep_over(8, length, 65_536, itemsize, False, one_number, True, True, False)
             assert (found == planning.MIDDLE) == middle, (one_number, length)
 
 
@@ -181,12 +183,15 @@ def test_how_deep_a_map_may_be_whose_lines_stand_at_the_same_place_of_every_page
     one_number=st.booleans(),
     turnable=st.booleans(),
     columnar=st.booleans(),
+    logarithms=st.booleans(),
     count=st.integers(1, 256),
 )
 @settings(max_examples=300)
-def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar, count):
+def test_what_holds_for_every_plan(
+    outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar, logarithms, count
+):
     how = {"itemsize": itemsize, "side_by_side": side_by_side, "one_number": one_number}
-    how |= {"turnable": turnable, "columnar": columnar}
+    how |= {"turnable": turnable, "columnar": columnar, "logarithms": logarithms}
     found = plan(outer, length, inner, threads=count, **how)
     lanes = outer * inner
     across = outer * -(-inner // (8 if itemsize == 8 else 16))
@@ -210,8 +215,13 @@ def test_what_holds_for_every_plan(outer, length, inner, itemsize, side_by_side,
         assert inner > 1 and not side_by_side
         # A share that is narrower than a page of memory is one of as many as there are threads.
         assert found.shares <= count or across // found.shares * 64 >= 4096
+    large = lanes * length * itemsize >= planning.PAST_CACHE_BYTES
     if found.sweep in ACROSS - {"columns"}:
-        assert columnar and (length <= 8) == (found.sweep == "shallow") and (length > 255) == (found.sweep == "deep")
+        assert (
+            columnar
+            and (length <= 8) == (found.sweep == "shallow")
+            and (found.sweep == "deep") == (length >= planning.deep_from(itemsize, large, one_number, logarithms))
+        )
     if one_number or lanes * length * itemsize < 2**20:
         assert not found.past_cache
     serial = plan(outer, length, inner, threads=1, **how)
@@ -258,6 +268,9 @@ def plans(monkeypatch):
     return found
 
 
+# What large columns of some hundred values get where no exponentials are needed for the results.
+DEEP_FOR_LOGARITHMS = "columns" if MANY_REGISTERS else "deep"
+
 SWEEPS = {"rows", TINY, "short", "woven", "columns", MIDDLE, "narrow", "deep", "shallow", "blocks", "long"}
 
 CALLS = {
@@ -273,7 +286,8 @@ CALLS = {
     "woven, serial": ((9, 600), 1, ("woven", False, False)),
     "woven, shared": ((400, 200), 1, ("woven", True, False)),
     "woven, shared, past the cache": ((2100, 2000), 1, ("woven", True, True)),
-    "columns, shared, past the cache": ((110, 11_000), 0, ("columns", True, True)),
+    "columns, shared, past the cache": ((60, 65_536), 0, ("columns", True, True)),
+    "columns or deep, shared, past the cache": ((110, 11_000), 0, (DEEP_FOR_LOGARITHMS, True, True)),
     "middle, serial": ((40, 50), 0, (MIDDLE, False, False)),
     "middle, shared": ((100, 800), 0, (MIDDLE, True, False)),
     "middle, shared, past the cache": ((12, 100_000), 0, (MIDDLE, True, True)),
@@ -311,6 +325,8 @@ def test_every_plan_is_taken(name, plans):
         sweep, shared, past_cache = expected
         if name == "logsumexp" and sweep == "woven":
             sweep = "rows"
+        if name == "softmax" and what.startswith("columns"):
+            sweep = "columns"
         assert operation == name
         expected = (sweep, shared, past_cache and name != "logsumexp")
         assert (found.sweep, found.shares > 1, found.past_cache) == expected, what

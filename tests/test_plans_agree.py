@@ -310,3 +310,15 @@ def test_exponentials_kept_where_the_results_will_be_and_computed_again(name, dt
             in_place = x.copy()[:, :, None]
             sweeps.run(OPERATIONS[name], Plan("long", 4, True), x.dtype.name, in_place, None, None, in_place)
             assert same_bits(in_place[:, :, 0], expected), length
+
+
+@every_float
+@pytest.mark.parametrize("length", [300, 600])
+def test_exponentials_of_deep_columns_are_kept_or_computed_again(dtype, length):
+    """As many as there is room for are kept, of float32 where results stay in the caches: the same bits."""
+    lanes = 500
+    x = lanes_of(lanes, length, dtype)
+    assert (length // 64 * 64 * lanes > 2**18) == (length == 600)
+    expected = carried_out("softmax", Plan("columns", 1, False), x)
+    for past_cache in (False, True):
+        assert same_bits(carried_out("softmax", Plan("deep", 1, past_cache), x), expected)

@@ -140,8 +140,9 @@ def _enter() -> Callable[..., int]:
             if folded == 0:
                 return REFUSED
         turnable, columnar = one_number != 0 or out_step == itemsize, x_inner == out_inner == itemsize
-        sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar)
-        many, work = 1, work_of(values, lanes, itemsize, entry(at, LOGARITHMS) != 0 and length > 1)
+        logarithms = entry(at, LOGARITHMS) != 0
+        sweep = sweep_over(outer, length, inner, itemsize, step == itemsize, one_number, turnable, columnar, logarithms)
+        many, work = 1, work_of(values, lanes, itemsize, logarithms and length > 1)
         if length == 1:
             sweep = SINGLE
         if can_be_shared(sweep, outer, length, inner, itemsize, one_number):

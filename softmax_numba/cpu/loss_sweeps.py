@@ -184,6 +184,7 @@ def arranged(
         one_number=True,
         turnable=True,
         columnar=in_columns,
+        logarithms=True,
         threads=many,
     )
     across = chosen.across

@@ -40,6 +40,9 @@ FEWEST_COLUMNS = 8
 # Columns of this length are walked line by line instead of tile by tile. Past the caches tiles are measured 1.2x to
 # 1.3x as fast at 50 to 400 values, level at 500 and 750, and 0.9x at 1000.
 DEEP_FROM, DEEP_PAST_CACHE_FROM = 256, 513
+# With 16 registers float64, whose exponentials are kept (deep.py), from the same length on as within the caches: 1.0x
+# to 1.15x; and where no exponentials are needed for the results, right from where shorter ways end: 1.05x to 1.25x.
+DEEP_LOGARITHMS_FROM = 65
 # Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are shorter
 # still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200 values, 1.7x of
 # eight lanes; past them 1.3x to 1.5x at 21 and 24, 1.2x at 64, 0.8x at 100. Where lines stand at the same place of
@@ -78,6 +81,16 @@ def longest_middle_past_cache(line: int, itemsize: int, one_number: bool) -> int
     if one_number:
         return LONGEST_GROUPED
     return 16 if itemsize == 8 else 21
+
+
+@for_both
+def deep_from(itemsize: int, large: bool, one_number: bool, logarithms: bool) -> int:
+    """From which length on columns are walked line by line; ``large`` is whether their values are past the caches."""
+    if large and logarithms and itemsize != 2 and REGISTER_BITS != 512:
+        return DEEP_LOGARITHMS_FROM
+    if large and not one_number and (itemsize != 8 or REGISTER_BITS == 512):
+        return DEEP_PAST_CACHE_FROM
+    return DEEP_FROM
 
 
 @for_both
@@ -190,17 +203,19 @@ def sweep_over(
     one_number: bool,
     turnable: bool,
     columnar: bool,
+    logarithms: bool,
 ) -> int:
     """Which sweep is taken over lanes that are not shared: its place in ``SWEEPS``. Arguments as of :func:`plan`."""
     if not side_by_side and inner >= FEWEST_COLUMNS:
-        past_cache = not one_number and is_past_cache(outer * length * inner * itemsize)
+        large = is_past_cache(outer * length * inner * itemsize)
         if columnar and length <= LONGEST_SHALLOW:
             return SHALLOW
-        if columnar and length <= MIDDLE_TO:
-            near = itemsize == 2 or not is_past_cache(outer * length * inner * itemsize)
-            if near or length <= longest_middle_past_cache(inner * itemsize, itemsize, one_number):
-                return MIDDLE
-        if columnar and length >= (DEEP_PAST_CACHE_FROM if past_cache else DEEP_FROM):
+        longest = MIDDLE_TO
+        if large and itemsize != 2:
+            longest = min(longest, longest_middle_past_cache(inner * itemsize, itemsize, one_number))
+        if columnar and length <= longest:
+            return MIDDLE
+        if columnar and length >= deep_from(itemsize, large, one_number, logarithms):
             return DEEP
         return COLUMNS
     if not side_by_side and inner > 1 and columnar and length <= LONGEST_NARROW:
@@ -274,6 +289,7 @@ def plan(
     one_number: bool,
     turnable: bool,
     columnar: bool,
+    logarithms: bool,
     threads: int,
 ) -> Plan:
     """The plan for ``outer * inner`` lanes of ``length`` values.
@@ -292,6 +308,8 @@ def plan(
         Whether rows may be turned into columns: there is no mask, and each row's results are neighbours in memory.
     columnar : bool
         Whether neighbouring lanes are neighbours in memory, as are their results, and there is no mask.
+    logarithms : bool
+        Whether values are mapped to logarithms, not exponentials.
     threads : int
         How many threads the call may use.
     """
@@ -299,7 +317,7 @@ def plan(
     if is_shared_lane(lanes, length, threads):
         sweep = LONG
     else:
-        sweep = sweep_over(outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar)
+        sweep = sweep_over(outer, length, inner, itemsize, side_by_side, one_number, turnable, columnar, logarithms)
     shares = 1
     if threads > 1 and values >= PARALLEL_FROM:
         shares = min(most_shares(sweep, outer, length, inner, itemsize, one_number, threads), SHARES * threads)
@@ -307,7 +325,9 @@ def plan(
 
 
 @functools.lru_cache(maxsize=1024)
-def plan_in_c_order(outer: int, length: int, inner: int, itemsize: int, one_number: bool, threads: int) -> Plan:
+def plan_in_c_order(
+    outer: int, length: int, inner: int, itemsize: int, one_number: bool, logarithms: bool, threads: int
+) -> Plan:
     """:func:`plan` for arrays in C order without a mask; a fifth of the time where it has been asked for before."""
     alone = inner == 1
     return plan(
@@ -319,5 +339,6 @@ def plan_in_c_order(outer: int, length: int, inner: int, itemsize: int, one_numb
         one_number=one_number,
         turnable=alone or one_number,
         columnar=True,
+        logarithms=logarithms,
         threads=threads,
     )
