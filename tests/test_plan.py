@@ -164,6 +164,32 @@ def test_typical_shapes(lanes, dtype, sweep, shared, past_cache):
     assert (found.sweep, found.shares > 1, found.past_cache) == (sweep, shared, past_cache)
 
 
+@pytest.mark.parametrize(
+    ("registers", "itemsize", "inner", "exponentials", "logarithms", "one_number"),
+    [
+        (16, 4, 1000, 513, 65, 65),
+        (16, 4, 128, 513, 65, 65),
+        (16, 4, 127, 513, 513, 256),
+        (16, 8, 1000, 256, 65, 65),
+        (16, 8, 63, 256, 256, 256),
+        (32, 4, 1000, 513, 513, 256),
+        (32, 8, 1000, 513, 513, 256),
+    ],
+)
+def test_from_where_large_columns_are_deep(
+    registers, itemsize, inner, exponentials, logarithms, one_number, monkeypatch
+):
+    monkeypatch.setattr(planning, "REGISTER_BITS", 512 if registers == 32 else 256)
+    monkeypatch.setattr(planning, "MIDDLE_TO", 0)
+
+    def is_deep(length, one, logs):
+        outer = planning.PAST_CACHE_BYTES // (length * inner * itemsize) + 1
+        return planning.sweep_over(outer, length, inner, itemsize, False, one, True, True, logs) == planning.DEEP
+
+    for first, one, logs in ((exponentials, False, False), (logarithms, False, True), (one_number, True, True)):
+        assert is_deep(first, one, logs) and not is_deep(first - 1, one, logs)
+
+
 @pytest.mark.parametrize(("itemsize", "with_results"), [(4, 21), (8, 16)])
 def test_how_deep_a_map_may_be_whose_lines_stand_at_the_same_place_of_every_page(itemsize, with_results, monkeypatch):
     """With one number a pixel, and with results."""
@@ -220,7 +246,8 @@ def test_what_holds_for_every_plan(
         assert (
             columnar
             and (length <= 8) == (found.sweep == "shallow")
-            and (found.sweep == "deep") == (length >= planning.deep_from(itemsize, large, one_number, logarithms))
+            and (found.sweep == "deep")
+            == (length >= planning.deep_from(inner * itemsize, itemsize, large, one_number, logarithms))
         )
     if one_number or lanes * length * itemsize < 2**20:
         assert not found.past_cache

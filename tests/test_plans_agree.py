@@ -312,6 +312,30 @@ def test_exponentials_kept_where_the_results_will_be_and_computed_again(name, dt
             assert same_bits(in_place[:, :, 0], expected), length
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@every_float
+@pytest.mark.parametrize("shift", [0, 1])
+def test_tiny_rows_tile_after_tile(name, dtype, shift):
+    """Results of some tiles that are streamed while the next ones are computed, from a cache line on or not, in place
+    too."""
+    for length in range(2, height_of(64 // np.dtype(dtype).itemsize) + 1):
+        x = lanes_of(1000, length, dtype)
+        expected = carried_out(name, Plan("rows", 1, False), x)
+        for in_place in (False, True):
+            room = np.full(x.size + 100, 7, dtype)
+            start = (-room.ctypes.data % 64) // room.itemsize + shift
+            out = room[start : start + x.size].reshape(x.shape)
+            given = x
+            if in_place:
+                out[...] = x
+                given = out
+            given, result = (for_kernel(a, out.dtype.name)[:, :, None] for a in (given, out))
+            sweeps.run(OPERATIONS[name], Plan("tiny", 1, True), out.dtype.name, given, None, None, result)
+            assert same_bits(out, expected), (length, in_place)
+            out[...] = 7
+            assert (room == 7).all()
+
+
 @every_float
 @pytest.mark.parametrize("length", [300, 600])
 def test_exponentials_of_deep_columns_are_kept_or_computed_again(dtype, length):

@@ -120,7 +120,7 @@ def test_products_of_16_bits_are_added_up_in_one_order(dtype):
 
 
 @every_map
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("shift", [0, 1])
 def test_columns_past_the_cache(name, dtype, shift):
     """Lines of whole cache lines are streamed from 256 bytes on, others if they are long: the same bits, and nothing

@@ -1,9 +1,9 @@
 """The sweep along deep columns: lanes that lie side by side and are so long that a tile of them would leave the cache.
 
 Nothing is copied: the lines of memory are walked three times in their order, once for the lanes' maxima, once for
-their sums and once for the results, whose exponentials are computed again. The second and third time they come from a
-cache where they fit one, and a line is wide enough to be prefetched where they do not. The sums follow the order of
-lane.py slot by slot: four lines that are a vector's places apart make up one quad of each slot.
+their sums and once for the results, whose exponentials have been kept or are computed again. The second and third time
+they come from a cache where they fit one, and a line is wide enough to be prefetched where they do not. The sums follow
+the order of lane.py slot by slot: four lines that are a vector's places apart make up one quad of each slot.
 """
 
 import functools
@@ -51,8 +51,9 @@ MOST_VECTORS = 64
 # Up to which size memory is asked for a whole tile: while results are written, or, where there are none, while the sums
 # are added up (measured, two threads past the caches: 1.3x at 0.5 MB a tile, 1.0x to 1.2x at others, 0.96x at 8 MB).
 CACHED_BYTES, SUMMED_BYTES = 2**19, 2**22
-# So many exponentials of a tile are kept for its results instead of being computed again. Measured on a Zen 3: float64
-# 1.2x to 1.4x; float32 1.15x to 1.2x in the caches, past them 0.8x to 1.0x. Not known with registers of 512 bits.
+# Up to so many exponentials of a tile, whose lanes are a block at most, are kept for its results; more are computed
+# again. Measured on a Zen 3: float64 1.2x to 1.4x; float32 1.15x to 1.2x in the caches, past them, where it keeps none,
+# 0.8x to 1.0x. Not known with registers of 512 bits.
 MOST_KEPT = 2**18 if REGISTER_BITS == 256 else 0
 
 

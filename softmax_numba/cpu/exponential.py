@@ -11,7 +11,7 @@ rounded either.
 
 Where a processor looks numbers up in a register, float32 goes by quarters of an octave, n = round(4 x / ln 2), and
 beside 2**(n / 4) so little is left of x that two products less will do. The largest error is 0.94 instead of 0.75 ULP;
-probabilities of two values whose errors add up stay within 3.7. (By eighths it would be 0.88 and 3.9, but looking
+probabilities of two values whose errors add up stay within 3.8. (By eighths it would be 0.88 and 3.9, but looking
 those up takes two instructions, of the units that multiply: measured on a Zen 3, sweeps by quarters take 0.91 to 0.99
 of the time, and by octaves 1.03 to 1.1.)
 

@@ -40,9 +40,6 @@ FEWEST_COLUMNS = 8
 # Columns of this length are walked line by line instead of tile by tile. Past the caches tiles are measured 1.2x to
 # 1.3x as fast at 50 to 400 values, level at 500 and 750, and 0.9x at 1000.
 DEEP_FROM, DEEP_PAST_CACHE_FROM = 256, 513
-# With 16 registers float64, whose exponentials are kept (deep.py), from the same length on as within the caches: 1.0x
-# to 1.15x; and where no exponentials are needed for the results, right from where shorter ways end: 1.05x to 1.25x.
-DEEP_LOGARITHMS_FROM = 65
 # Shorter ones go through a panel of a vector of lanes (middle.py) within the caches, and past them if they are shorter
 # still, with 16 registers. Measured on a Zen 3 beside tiles: 1.2x to 1.5x within the caches at 9 to 200 values, 1.7x of
 # eight lanes; past them 1.3x to 1.5x at 21 and 24, 1.2x at 64, 0.8x at 100. Where lines stand at the same place of
@@ -50,6 +47,10 @@ DEEP_LOGARITHMS_FROM = 65
 # 32; of 16 bits 1.1x to 1.4x.
 MIDDLE_TO = DEEP_FROM - 1 if REGISTER_BITS < 512 else 0
 MIDDLE_PAST_CACHE_TO = 64
+# With 16 registers float64, whose exponentials are kept (deep.py), from the same length on as within the caches: 1.0x
+# to 1.15x; and where no exponentials are needed for the results, lines of so many bytes right from where the panel ends
+# at the latest: 1.05x to 1.25x (of 32 to 128 bytes 0.5x to 0.8x).
+DEEP_LOGARITHMS_FROM, DEEP_LINE_BYTES = MIDDLE_PAST_CACHE_TO + 1, 512
 # Lanes of up to so many values with fewer neighbours are gathered into vectors (narrow.py). Measured on a Zen 3 beside
 # rows: 2x at 2 values, 1.3x to 1.4x at 10 to 20, 1.05x at 200;
 # ways back 6x at 2, 3x at 10, 1.3x at 200.
@@ -84,9 +85,10 @@ def longest_middle_past_cache(line: int, itemsize: int, one_number: bool) -> int
 
 
 @for_both
-def deep_from(itemsize: int, large: bool, one_number: bool, logarithms: bool) -> int:
-    """From which length on columns are walked line by line; ``large`` is whether their values are past the caches."""
-    if large and logarithms and itemsize != 2 and REGISTER_BITS != 512:
+def deep_from(line: int, itemsize: int, large: bool, one_number: bool, logarithms: bool) -> int:
+    """From which length on columns are walked line by line, of so many bytes; ``large`` is whether their values are
+    past the caches."""
+    if large and logarithms and line >= DEEP_LINE_BYTES and itemsize != 2 and REGISTER_BITS != 512:
         return DEEP_LOGARITHMS_FROM
     if large and not one_number and (itemsize != 8 or REGISTER_BITS == 512):
         return DEEP_PAST_CACHE_FROM
@@ -215,7 +217,7 @@ def sweep_over(
             longest = min(longest, longest_middle_past_cache(inner * itemsize, itemsize, one_number))
         if columnar and length <= longest:
             return MIDDLE
-        if columnar and length >= deep_from(itemsize, large, one_number, logarithms):
+        if columnar and length >= deep_from(inner * itemsize, itemsize, large, one_number, logarithms):
             return DEEP
         return COLUMNS
     if not side_by_side and inner > 1 and columnar and length <= LONGEST_NARROW:
