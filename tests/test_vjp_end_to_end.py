@@ -15,6 +15,7 @@ from softmax_numba.cpu.jit import call_body
 from softmax_numba.cpu.rows import STREAMED_ROW_BYTES
 from softmax_numba.cpu.tiles import vectors_across
 from softmax_numba.cpu.vjp import LOG_SOFTMAX_VJP, SOFTMAX_VJP
+from softmax_numba.cpu.vjp_columns import of_whole_lines
 from softmax_numba.dtypes import for_kernel
 
 pytestmark = no_warnings
@@ -136,3 +137,26 @@ def test_columns_past_the_cache(name, dtype, shift):
             assert same_bits(out, WAYS_BACK[name](y, dy, 1)), shape
             out[:] = 7
             assert (room == 7).all(), shape
+
+
+@njit
+def _of_whole_lines(out):
+    return of_whole_lines(out)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "inner", "shift", "whole"),
+    [
+        ("float32", 64, 0, True),
+        ("float32", 64, 16, True),
+        ("float32", 64, 1, False),
+        ("float32", 32, 0, False),
+        ("float32", 65, 0, False),
+        ("float32", 96, 0, False),
+        ("float64", 32, 0, True),
+        ("float64", 16, 0, False),
+    ],
+)
+def test_which_lines_are_stored_as_whole_cache_lines(dtype, inner, shift, whole):
+    out, _ = on_a_line((2, 3, inner), DTYPES[dtype], shift)
+    assert _of_whole_lines(out) == whole

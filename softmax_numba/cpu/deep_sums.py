@@ -56,6 +56,26 @@ def _line(lines, i, count):
 
 
 @inlined
+def _four_lines(lines, i, apart, count):
+    """Line ``i`` and three more, so many lines ``apart``."""
+    return (
+        _line(lines, i, count),
+        _line(lines, i + apart, count),
+        _line(lines, i + 2 * apart, count),
+        _line(lines, i + 3 * apart, count),
+    )
+
+
+@inlined
+def _ask_for(p, q, r, s, k):
+    """Asks memory for a vector of each of four lines."""
+    prefetch(p, k)
+    prefetch(q, k)
+    prefetch(r, k)
+    prefetch(s, k)
+
+
+@inlined
 def _four(p, q, r, s, k, left):
     """One vector of each of four lines, -inf in lanes that there are not."""
     return joined_four(load_first(p, k, left), load_first(q, k, left), load_first(r, k, left), load_first(s, k, left))
@@ -75,19 +95,11 @@ def largest_of_lines(lines, count, tops):
         store(tops, k, filled(tops, -np.inf))
     whole = lines.lanes // width * width
     for i in range(0, count, 4):
-        p, q, r, s = (
-            _line(lines, i, count),
-            _line(lines, i + 1, count),
-            _line(lines, i + 2, count),
-            _line(lines, i + 3, count),
-        )
+        p, q, r, s = _four_lines(lines, i, 1, count)
         for k in range(0, whole, width):
             x = _four_full(p, q, r, s, k)
             raise_to(tops, k, largest_of_quarters(x))
-            prefetch(p, k + ahead)
-            prefetch(q, k + ahead)
-            prefetch(r, k + ahead)
-            prefetch(s, k + ahead)
+            _ask_for(p, q, r, s, k + ahead)
         if whole < lines.lanes:
             x = _four(p, q, r, s, whole, lines.lanes - whole)
             raise_to(tops, whole, largest_of_quarters(x))
@@ -134,12 +146,7 @@ def line_adder(operation, width):
         for start in range(0, count, 4 * width):
             for s in range(min(width, count - start)):
                 i = start + s
-                a, b, c, d = (
-                    _line(lines, i, count),
-                    _line(lines, i + width, count),
-                    _line(lines, i + 2 * width, count),
-                    _line(lines, i + 3 * width, count),
-                )
+                a, b, c, d = _four_lines(lines, i, width, count)
                 slot = moved(slots, s * vectors * 16)
                 to = Kept(moved(kept.values, i * kept.pitch), kept.pitch)
                 for k in range(0, whole, width):
@@ -148,10 +155,7 @@ def line_adder(operation, width):
                     if counts_ties:
                         again_x = _four_full(again(a), again(b), again(c), again(d), k)
                     add_quad(x, again_x, k, tops, refs, scale, ties, slot, to)
-                    prefetch(a, k + ahead)
-                    prefetch(b, k + ahead)
-                    prefetch(c, k + ahead)
-                    prefetch(d, k + ahead)
+                    _ask_for(a, b, c, d, k + ahead)
                 if whole < lines.lanes:
                     x = _four(a, b, c, d, whole, lines.lanes - whole)
                     scale = _scale_at(of_all, scales, whole, width, temperature)

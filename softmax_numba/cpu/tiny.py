@@ -2,6 +2,8 @@
 
 What short.py does for a tile, one step after the other, is done here for as many rows as a vector has places, without
 a loop for each of their values: beside rows of eight, what there is around the exponentials takes longer than those.
+(The sums alone from here, and all else from short.py: measured on a Zen 3, 0.8x to 0.9x, and 0.4x to 0.6x of 16 to 63
+rows.)
 """
 
 import functools

@@ -16,18 +16,8 @@ from softmax_numba.cpu.hidden import hidden
 from softmax_numba.cpu.host import REGISTER_BITS
 from softmax_numba.cpu.memory import decode, encode, place_of, stored
 from softmax_numba.cpu.partial import load_some_of_each, store_some
-from softmax_numba.cpu.simd import (
-    BFLOAT,
-    COMPUTES_IN,
-    I8,
-    I32,
-    I64,
-    Vector,
-    joined,
-    larger_of,
-    repeat,
-    vector_of,
-)
+from softmax_numba.cpu.simd import BFLOAT, COMPUTES_IN, I8, I32, I64, Vector, joined, larger_of, repeat, vector_of
+from softmax_numba.cpu.wide import mapped, mapped_type
 
 
 def _chosen(builder, a, b, places):
@@ -148,38 +138,24 @@ def store_block(typing, target, block, places):
     return types.void(target, block, places), emit
 
 
-def _over(context, builder, value, kind, block, places):
-    """What :func:`for_block` gives, and its type."""
-    if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
-        fields = [
-            _over(context, builder, builder.extract_value(value, i), field, block, places)
-            for i, field in enumerate(kind.types)
-        ]
-        found = _over_type(kind, places)
-        return context.make_tuple(builder, found, fields)
-    if not isinstance(kind, Vector):
-        return value
-    height = height_of(kind.count)
-    return joined(builder, [_places(builder, value, block * height, height)] * places)
-
-
-def _over_type(kind, places):
-    if isinstance(kind, types.NamedUniTuple):
-        return types.NamedUniTuple(_over_type(kind.dtype, places), kind.count, kind.instance_class)
-    if isinstance(kind, types.NamedTuple):
-        return types.NamedTuple([_over_type(field, places) for field in kind.types], kind.instance_class)
-    return Vector(kind.element, height_of(kind.count) * places) if isinstance(kind, Vector) else kind
-
-
 @intrinsic(prefer_literal=True)
 def for_block(typing, x, block, places):
     """Of a vector of numbers, one a row, those of a block's rows, all of them so many times; ``block`` and ``places``
     are literals. Of a named tuple each field; what is no vector as it is."""
 
-    def emit(context, builder, sig, args):
-        return _over(context, builder, args[0], x, block.literal_value, places.literal_value)
+    first, times = block.literal_value, places.literal_value
 
-    return _over_type(x, places.literal_value)(x, block, places), emit
+    def block_type(kind):
+        return Vector(kind.element, height_of(kind.count) * times)
+
+    def emit(context, builder, sig, args):
+        def of_block(value, kind):
+            height = height_of(kind.count)
+            return joined(builder, [_places(builder, value, first * height, height)] * times)
+
+        return mapped(context, builder, args[0], x, block_type, of_block)
+
+    return mapped_type(x, block_type)(x, block, places), emit
 
 
 @intrinsic(prefer_literal=True)

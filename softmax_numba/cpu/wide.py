@@ -146,40 +146,48 @@ def quarters(typing, wide):
     return types.UniTuple(single, 4)(wide), emit
 
 
-def _is_wide(kind):
-    return isinstance(kind, Vector) and kind.count > vector_of(kind.element).count
+def _is_wide(vector):
+    return vector.count > vector_of(vector.element).count
 
 
-def _half_type(kind):
-    if _is_wide(kind):
-        return Vector(kind.element, kind.count // 2)
+def mapped_type(kind, type_of):
+    """The type of a named tuple whose vectors have become what ``type_of`` says; of anything else in it, its own."""
+    if isinstance(kind, Vector):
+        return type_of(kind)
     if isinstance(kind, types.NamedUniTuple):
-        return types.NamedUniTuple(_half_type(kind.dtype), kind.count, kind.instance_class)
+        return types.NamedUniTuple(mapped_type(kind.dtype, type_of), kind.count, kind.instance_class)
     if isinstance(kind, types.NamedTuple):
-        return types.NamedTuple([_half_type(field) for field in kind.types], kind.instance_class)
+        return types.NamedTuple([mapped_type(field, type_of) for field in kind.types], kind.instance_class)
     return kind
 
 
-def _half_of(context, builder, value, kind, place):
-    if _is_wide(kind):
-        return split(builder, value)[place]
-    if isinstance(kind, types.NamedTuple | types.NamedUniTuple):
-        fields = [
-            _half_of(context, builder, builder.extract_value(value, i), field, place)
-            for i, field in enumerate(kind.types)
-        ]
-        return context.make_tuple(builder, _half_type(kind), fields)
-    return value
+def mapped(context, builder, value, kind, type_of, become):
+    """The named tuple itself, of LLVM values: ``become(value, kind)`` of its vectors."""
+    if isinstance(kind, Vector):
+        return become(value, kind)
+    if not isinstance(kind, types.NamedTuple | types.NamedUniTuple):
+        return value
+    fields = [
+        mapped(context, builder, builder.extract_value(value, i), field, type_of, become)
+        for i, field in enumerate(kind.types)
+    ]
+    return context.make_tuple(builder, mapped_type(kind, type_of), fields)
 
 
 @intrinsic(prefer_literal=True)
 def half(typing, x, place):
     """One half of a wide vector, and of those in a named tuple; what is no wide vector as it is."""
 
-    def emit(context, builder, sig, args):
-        return _half_of(context, builder, args[0], x, place.literal_value)
+    def half_type(kind):
+        return Vector(kind.element, kind.count // 2) if _is_wide(kind) else kind
 
-    return _half_type(x)(x, place), emit
+    def emit(context, builder, sig, args):
+        def half_of(value, kind):
+            return split(builder, value)[place.literal_value] if _is_wide(kind) else value
+
+        return mapped(context, builder, args[0], x, half_type, half_of)
+
+    return mapped_type(x, half_type)(x, place), emit
 
 
 @intrinsic
